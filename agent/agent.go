@@ -1,0 +1,263 @@
+// Package agent stands in the pod where the target's container stood: it listens on the
+// target's ports, dials for the laptop, reports the pod's view and answers its probes.
+//
+// All it shares with the laptop is proxy/tunnel; it knows no Kubernetes API.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/teleswap/teleswap/proxy/relay"
+	"github.com/teleswap/teleswap/proxy/tunnel"
+)
+
+// DefaultGrace is how long a pod that was told to end serves open connections: below
+// Kubernetes' default terminationGracePeriodSeconds of 30.
+const DefaultGrace = 25 * time.Second
+
+// Config is what Run needs.
+type Config struct {
+	TunnelPort uint16        // for tunnels and probes
+	Listen     []uint16      // the target's TCP ports
+	KeysDir    string        // holds tunnel.Keys.AgentFiles
+	Grace      time.Duration // to drain after SIGTERM; 0 means DefaultGrace
+	Version    string        // of this program
+	Files      Files         // zero: the pod's
+	Heartbeat  time.Duration // of the tunnel; 0 means its default
+	Logger     *slog.Logger  // nil discards
+
+	// Bind listens on a TCP port; nil means on all addresses of the pod, IPv4 and IPv6.
+	Bind func(ctx context.Context, port uint16) (net.Listener, error)
+}
+
+func (c Config) withDefaults() Config {
+	if c.Grace <= 0 {
+		c.Grace = DefaultGrace
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Bind == nil {
+		c.Bind = bindAll
+	}
+	c.Files = c.Files.withDefaults()
+	return c
+}
+
+func bindAll(ctx context.Context, port uint16) (net.Listener, error) {
+	lc := net.ListenConfig{}
+	lc.SetMultipathTCP(false) // of no use inside a cluster, and slower
+	return lc.Listen(ctx, "tcp", net.JoinHostPort("", strconv.Itoa(int(port))))
+}
+
+// agent is the running one.
+type agent struct {
+	cfg    Config
+	log    *slog.Logger
+	server *tunnel.Server
+	router *router
+	ready  *readiness
+	front  *front
+	view   *view
+
+	arrived atomic.Int64 // when the last connection came (Unix nanoseconds)
+}
+
+// Run is the agent's life: it serves until ctx ends (SIGTERM), announces the pod's end
+// to the laptop, goes on serving until no connection arrives and none is open or the
+// grace is over, and returns nil. It returns early only with an error: keys that cannot
+// be read, a tunnel port that cannot be had.
+func Run(ctx context.Context, cfg Config) error {
+	cfg = cfg.withDefaults()
+	serverTLS, err := tunnel.LoadAgentTLS(cfg.KeysDir)
+	if err != nil {
+		return fmt.Errorf("load the session's keys: %w", err)
+	}
+	// What serves must outlive ctx: draining comes after it.
+	serveCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	lis, err := cfg.Bind(serveCtx, cfg.TunnelPort)
+	if err != nil {
+		return fmt.Errorf("listen for tunnels on port %d: %w", cfg.TunnelPort, err)
+	}
+	a := newAgent(cfg)
+	a.front = newFront(lis.Addr(), tunnel.ServerHandshake(serverTLS), a.ready.handler(), a.log)
+
+	var wg, routed sync.WaitGroup
+	wg.Go(func() { a.front.serve(serveCtx, lis) })
+	wg.Go(func() { _ = a.server.Serve(a.front.tunnels) }) // ends by Close
+	var ports []net.Listener
+	for _, port := range cfg.Listen {
+		if l := a.bind(serveCtx, port); l != nil {
+			ports = append(ports, l)
+			wg.Go(func() { a.acceptLoop(serveCtx, l, &routed) })
+		}
+	}
+	a.log.Info("agent serves", "version", cfg.Version, "tunnel", lis.Addr().String(), "ports", cfg.Listen)
+
+	<-ctx.Done()
+	a.drain()
+
+	stop()
+	closeErr := lis.Close()
+	for _, l := range ports {
+		closeErr = errors.Join(closeErr, l.Close())
+	}
+	closeErr = errors.Join(closeErr, a.server.Close())
+	a.front.close()
+	wg.Wait()
+	routed.Wait()
+	if closeErr != nil {
+		return fmt.Errorf("end the agent: %w", closeErr)
+	}
+	return nil
+}
+
+func newAgent(cfg Config) *agent {
+	a := &agent{cfg: cfg, log: cfg.Logger, ready: newReadiness()}
+	a.view = newView(cfg.Files, cfg.Version)
+	resolver := newResolver(a.view.resolvConf())
+	a.server = tunnel.NewServer(tunnel.ServerConfig{
+		Resolve:   resolver.exchange,
+		View:      a.view.report,
+		Control:   control{a},
+		Version:   cfg.Version,
+		Heartbeat: cfg.Heartbeat,
+		Logger:    cfg.Logger,
+	})
+	a.router = newRouter(a.server, cfg.Logger)
+	return a
+}
+
+// bind listens on one of the target's ports. A failure is told to the laptop, which
+// can judge it, and does not end the agent: the other ports still serve.
+func (a *agent) bind(ctx context.Context, port uint16) net.Listener {
+	l, err := a.cfg.Bind(ctx, port)
+	a.view.setPort(port, err)
+	if err != nil {
+		a.log.Error("cannot listen on a port of the target", "port", port, "error", err)
+		a.server.Announce(tunnel.ListenFailed{Port: port, Err: err})
+		return nil
+	}
+	return l
+}
+
+// acceptLoop routes the connections of one port until its listener is closed.
+func (a *agent) acceptLoop(ctx context.Context, l net.Listener, routed *sync.WaitGroup) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			a.log.Warn("accept", "address", l.Addr().String(), "error", err)
+			if !pause(ctx, acceptPause) {
+				return
+			}
+			continue
+		}
+		a.arrived.Store(time.Now().UnixNano())
+		if !a.router.admit(ctx) {
+			a.log.Warn("reset a connection: too many wait", "from", conn.RemoteAddr().String())
+			relay.Reset(conn)
+			continue
+		}
+		routed.Go(func() { a.router.route(ctx, conn) })
+	}
+}
+
+const (
+	// quiet is how long no connection must have arrived before the agent goes: by then
+	// every node has learned that the pod ends.
+	quiet = time.Second
+	// idleSilence is how long an open connection that owes its client no answer must have
+	// been silent to be closed, once it is quiet: as any server does that shuts down.
+	idleSilence = time.Second
+	// drainLook is how often the drain looks.
+	drainLook = 50 * time.Millisecond
+)
+
+// drain serves on until it is quiet and nothing is open, or the grace is over. Once it is
+// quiet, idle connections are closed.
+func (a *agent) drain() {
+	a.log.Info("told to end: drain", "grace", a.cfg.Grace)
+	begun := time.Now()
+	a.ready.end()
+	a.server.Announce(tunnel.PodShutdown{Grace: a.cfg.Grace})
+	ticker := time.NewTicker(drainLook)
+	defer ticker.Stop()
+	announced := false
+	for now := range ticker.C {
+		last := max(a.arrived.Load(), begun.UnixNano())
+		silent := now.UnixNano()-last >= int64(quiet)
+		if silent && !announced {
+			announced = true
+			a.server.Announce(tunnel.Quiet{})
+		}
+		if silent {
+			a.router.leaveIdle(now, idleSilence)
+		}
+		load := a.router.load()
+		if silent && load == 0 {
+			break
+		}
+		if now.Sub(begun) >= a.cfg.Grace {
+			a.log.Warn("the grace is over: end with connections open", "open", load)
+			break
+		}
+	}
+}
+
+// control is what the laptop can ask of the agent.
+type control struct{ a *agent }
+
+// SetReady sets what the readiness probe is told. Ready also ends a hold or hand-over.
+func (c control) SetReady(ready bool) error {
+	if ready {
+		c.a.router.become(serving, nil)
+	}
+	c.a.ready.set(ready)
+	c.a.log.Info("the local process", "listens", ready)
+	return nil
+}
+
+// Hold keeps arriving connections waiting.
+func (c control) Hold() error {
+	if !c.a.router.hold() {
+		return nil // the original pods have them already
+	}
+	c.a.log.Info("hold connections: the local process is gone")
+	return nil
+}
+
+// HandOver gives them to the original pods.
+func (c control) HandOver(addrs []netip.Addr) error {
+	if len(addrs) == 0 {
+		return errors.New("hand over to no pod")
+	}
+	c.a.router.become(handedOver, addrs)
+	c.a.log.Info("hand connections over", "to", addrs)
+	return nil
+}
+
+// Laptop notes whether one is connected. While none is, connections wait for one to
+// come back, or for a hand-over, as long as they may.
+func (c control) Laptop(connected, goodbye bool) {
+	switch {
+	case connected:
+		c.a.log.Info("laptop connected")
+	case goodbye:
+		c.a.log.Info("laptop said goodbye")
+	default:
+		c.a.log.Warn("laptop lost: hold connections until it is back")
+	}
+}
