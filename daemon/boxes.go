@@ -1,0 +1,139 @@
+package daemon
+
+import (
+	"context"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"syscall"
+
+	"github.com/teleswap/teleswap/daemon/sandbox"
+	"github.com/teleswap/teleswap/daemon/session"
+)
+
+// boxes receives sandboxes and gives each to the session that expects it.
+type boxes struct {
+	listener *sandbox.HandoffListener
+	log      *slog.Logger
+
+	mu       sync.Mutex
+	expected map[string]expectation // by session
+}
+
+type expectation struct {
+	token   string
+	arrived chan session.Box
+}
+
+func newBoxes(l *sandbox.HandoffListener, log *slog.Logger) *boxes {
+	return &boxes{listener: l, log: log, expected: map[string]expectation{}}
+}
+
+// Expect implements session.Boxes.
+func (b *boxes) Expect(id, token string) (<-chan session.Box, func()) {
+	e := expectation{token: token, arrived: make(chan session.Box, 1)}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.expected[id] = e
+	return e.arrived, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		delete(b.expected, id)
+		select {
+		case late := <-e.arrived:
+			if err := errors.Join(late.Ack(errNotExpected), late.Close()); err != nil {
+				b.log.Debug("turn a late sandbox away", "error", err)
+			}
+		default:
+		}
+	}
+}
+
+var errNotExpected = errors.New("the daemon does not expect this sandbox")
+
+// acceptLoop ends with ctx or when the listener is closed.
+func (b *boxes) acceptLoop(ctx context.Context) {
+	for {
+		h, err := b.listener.Accept(ctx)
+		if ctx.Err() != nil || errors.Is(err, os.ErrClosed) || errors.Is(err, syscall.EINVAL) {
+			return
+		}
+		if err != nil {
+			b.log.Warn("a sandbox could not be received", "error", err)
+			continue
+		}
+		b.deliver(h)
+	}
+}
+
+func (b *boxes) deliver(h *sandbox.Handoff) {
+	box := newBox(h)
+	if arrived := b.take(h.Session, h.Token); arrived != nil {
+		arrived <- box
+		return
+	}
+	b.log.Warn("a sandbox that nobody expects", "session", h.Session, "pid", h.PID)
+	if err := errors.Join(box.Ack(errNotExpected), box.Close()); err != nil {
+		b.log.Debug("turn a sandbox away", "error", err)
+	}
+}
+
+// take is where the sandbox of that session and token is waited for; nil where it is
+// not. A token is good once.
+func (b *boxes) take(id, token string) chan<- session.Box {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e, known := b.expected[id]
+	if !known || subtle.ConstantTimeCompare([]byte(e.token), []byte(token)) != 1 {
+		return nil
+	}
+	delete(b.expected, id)
+	return e.arrived
+}
+
+func (b *boxes) close() error {
+	if err := b.listener.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+		return fmt.Errorf("close the sandboxes' socket: %w", err)
+	}
+	return nil
+}
+
+// box is a session.Box over a hand-over.
+type box struct {
+	handoff *sandbox.Handoff
+	process process
+}
+
+func newBox(h *sandbox.Handoff) *box { return &box{handoff: h, process: openProcess(h.PID)} }
+
+// TakeTUN implements session.Box.
+func (b *box) TakeTUN() *os.File {
+	f := b.handoff.TUN
+	b.handoff.TUN = nil
+	return f
+}
+
+// Listening implements session.Box.
+func (b *box) Listening() ([]sandbox.Socket, error) { return sandbox.Listening(b.handoff.PID) }
+
+// Ack implements session.Box.
+func (b *box) Ack(err error) error { return b.handoff.Ack(err) }
+
+// Kill implements session.Box. The sandbox's first process ends its own tree, with
+// patience, when its command goes; what is left after that has no patience coming.
+func (b *box) Kill() error {
+	b.process.wait()
+	return sandbox.Kill(b.handoff.NetNS, syscall.SIGKILL)
+}
+
+// Close implements session.Box.
+func (b *box) Close() error {
+	errs := []error{b.process.close(), b.handoff.NetNS.Close()}
+	if b.handoff.TUN != nil {
+		errs = append(errs, b.handoff.TUN.Close())
+	}
+	return errors.Join(errs...)
+}

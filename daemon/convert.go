@@ -1,0 +1,97 @@
+package daemon
+
+import (
+	"errors"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/teleswap/teleswap/daemon/api"
+	"github.com/teleswap/teleswap/daemon/kube"
+	"github.com/teleswap/teleswap/daemon/session"
+)
+
+// eventOf is an event for the wire; nil for those that stay inside.
+func eventOf(id, handoff string, e session.Event) *api.Event {
+	out := &api.Event{Session: id}
+	switch e := e.(type) {
+	case session.Step:
+		out.Event = &api.Event_Step{Step: stepOf(e)}
+	case session.Message:
+		out.Event = &api.Event_Message{Message: messageOf(e)}
+	case session.Prepare:
+		out.Event = &api.Event_Prepare{Prepare: &api.Prepare{
+			Token: e.Token, Handoff: handoff, Hostname: e.Hostname, Addresses: e.Addresses, Mtu: int32(e.MTU),
+			ResolvConf: e.ResolvConf, Hosts: e.Hosts, Env: e.Env,
+		}}
+	case session.Activated:
+		out.Event = &api.Event_Active{Active: &api.Active{Target: e.Target, Pid: int64(e.PID), Transport: e.Transport}}
+	case session.RestoreBegun:
+		out.Event = &api.Event_Restoring{Restoring: &api.Restoring{Reason: e.Reason}}
+	case session.StopChild:
+		out.Event = &api.Event_StopChild{StopChild: &api.StopChild{Reason: e.Reason}}
+	case session.Outcome:
+		out.Event = &api.Event_Done{Done: doneOf(e)}
+	default:
+		return nil
+	}
+	return out
+}
+
+func messageOf(m session.Message) *api.Message {
+	return &api.Message{Warning: m.Warning, Text: m.Text}
+}
+
+func stepOf(st session.Step) *api.Step {
+	states := map[session.StepState]api.Step_State{
+		session.StepStarted: api.Step_STARTED, session.StepDone: api.Step_DONE, session.StepFailed: api.Step_FAILED,
+	}
+	return &api.Step{
+		Name: st.Name, State: states[st.State], Detail: st.Detail, Microseconds: st.Took.Microseconds(), Undo: st.Undo,
+	}
+}
+
+func doneOf(o session.Outcome) *api.Done {
+	done := &api.Done{
+		Restored: o.Restored, Unchanged: o.Unchanged, Interrupted: o.Interrupted, Target: o.Target, Reason: o.Reason,
+	}
+	if o.Err != nil {
+		done.Error = o.Err.Error()
+		done.Usage = o.Unchanged && isBadInput(o.Err)
+	}
+	return done
+}
+
+// isBadInput tells errors that the user mends in the command line from those of the
+// cluster.
+func isBadInput(err error) bool {
+	var notFound *kube.NotFoundError
+	var noContainer *kube.NoContainerError
+	var several *kube.SeveralContainersError
+	var swapped *kube.AlreadySwappedError
+	var none *kube.NoReplicasError
+	var unsupported *kube.UnsupportedError
+	return errors.As(err, &notFound) || errors.As(err, &noContainer) || errors.As(err, &several) ||
+		errors.As(err, &swapped) || errors.As(err, &none) || errors.As(err, &unsupported)
+}
+
+func sessionOf(st session.Status) *api.Session {
+	out := &api.Session{
+		Id: st.ID, Target: st.Target, Namespace: st.Namespace, Context: st.Context, State: st.State.String(),
+		Since: timestamppb.New(st.Since), Pid: int64(st.PID), Transport: st.Transport, AgentPod: st.AgentPod,
+		Problem: st.Problem, Command: st.Command,
+	}
+	for _, step := range st.Steps {
+		out.Steps = append(out.Steps, stepOf(step))
+	}
+	return out
+}
+
+func targetOf(t kube.TargetSummary) *api.Target {
+	out := &api.Target{Name: t.Name, Replicas: t.Replicas, Ready: t.Ready, Containers: t.Containers}
+	if t.Mark != nil {
+		out.Mark = &api.Mark{
+			Session: t.Mark.ID, User: t.Mark.User, Host: t.Mark.Host, Since: timestamppb.New(t.Mark.Since),
+		}
+	}
+	return out
+}

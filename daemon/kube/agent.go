@@ -1,0 +1,129 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/teleswap/teleswap/manifests"
+)
+
+// Agent is what Teleswap puts into the cluster for one swap.
+type Agent struct {
+	Session    string            // id of the session
+	Name       string            // of the Deployment and of the Secret: AgentName
+	Image      string            // its entrypoint is the agent
+	PullPolicy string            // "", "Always", "IfNotPresent", "Never"; empty leaves it to Kubernetes
+	Keys       map[string][]byte // files of the Secret, by name
+}
+
+// AgentPod is the agent's pod.
+type AgentPod struct {
+	Namespace string
+	Name      string
+	IP        netip.Addr
+	Node      string
+}
+
+// AgentName is the name of the agent's Deployment and Secret: TARGET-teleswap-SESSION,
+// shortened to 63 characters.
+func AgentName(target, session string) string { return manifests.AgentName(target, session) }
+
+func (a Agent) input(t *Target) manifests.AgentInput {
+	return manifests.AgentInput{
+		Target: t.Deployment, Container: t.Container, Session: a.Session, Name: a.Name, Image: a.Image,
+		PullPolicy: corev1.PullPolicy(a.PullPolicy), TunnelPort: t.TunnelPort, Listen: t.Listen, KeysSecret: a.Name,
+	}
+}
+
+// CreateSecret makes the Secret with the agent's keys, owned by the target. One that
+// this session has made already is fine.
+func (c *Cluster) CreateSecret(ctx context.Context, t *Target, a Agent) error {
+	c = c.In(t.Namespace)
+	secret := manifests.KeysSecret(a.input(t), a.Keys)
+	err := c.call(ctx, "make secret/"+secret.Name, func(ctx context.Context) error {
+		_, err := c.client.CoreV1().Secrets(c.namespace).Create(ctx, secret, metav1.CreateOptions{})
+		return err
+	})
+	if apierrors.IsAlreadyExists(err) {
+		return nil // the name holds the session's id
+	}
+	return err
+}
+
+// CreateAgent makes the agent's Deployment, owned by the target. One that this session
+// has made already is fine. What the cluster's admission refuses is a *PodStuckError.
+func (c *Cluster) CreateAgent(ctx context.Context, t *Target, a Agent) error {
+	c = c.In(t.Namespace)
+	deployment, err := manifests.Agent(a.input(t))
+	if err != nil {
+		return fmt.Errorf("make the agent: %w", err)
+	}
+	err = c.call(ctx, "make deployment/"+deployment.Name, func(ctx context.Context) error {
+		_, err := c.client.AppsV1().Deployments(c.namespace).Create(ctx, deployment, metav1.CreateOptions{})
+		return err
+	})
+	switch {
+	case apierrors.IsAlreadyExists(err):
+		return nil // the name holds the session's id
+	case apierrors.IsForbidden(err) && !isExplained(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
+		return &PodStuckError{
+			Namespace: c.namespace, Owner: deployment.Name, Reason: "refused", Message: err.Error(), Hint: refusalHint(err.Error()), Err: err,
+		}
+	}
+	return err
+}
+
+// DeleteAgent deletes the agent's Deployment and waits until it, its ReplicaSets and
+// its pods are gone: the pods drain first, for some 30 s at most. Nothing to delete is
+// success. It repeats until ctx ends while the API server is away. notify may be nil.
+func (c *Cluster) DeleteAgent(ctx context.Context, name string, notify Notify) error {
+	background := metav1.DeletePropagationBackground
+	options := metav1.DeleteOptions{PropagationPolicy: &background}
+	err := c.insist(ctx, "delete deployment/"+name, func(ctx context.Context) error {
+		return c.client.AppsV1().Deployments(c.namespace).Delete(ctx, name, options)
+	})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return err
+	}
+	// The garbage collector would do the rest, but takes its time. The order matters:
+	// a ReplicaSet without its Deployment makes no new one, and a pod without its
+	// ReplicaSet is not made again.
+	selector := metav1.ListOptions{LabelSelector: sessionSelector(name)}
+	if err := c.once(ctx, func(ctx context.Context) error {
+		return c.client.AppsV1().ReplicaSets(c.namespace).DeleteCollection(ctx, options, selector)
+	}); err != nil {
+		c.log.Debug("leaving the agent's replicaset to the garbage collector", "agent", name, "err", err)
+	} else if err := c.once(ctx, func(ctx context.Context) error {
+		return c.client.CoreV1().Pods(c.namespace).DeleteCollection(ctx, options, selector)
+	}); err != nil {
+		c.log.Debug("leaving the agent's pod to the garbage collector", "agent", name, "err", err)
+	}
+	sets, pods := c.replicaSetsLabelled(selector.LabelSelector), c.podsLabelled(selector.LabelSelector)
+	judge := func() verdict {
+		if sets.synced && pods.synced && len(sets.items) == 0 && len(pods.items) == 0 {
+			return verdict{done: true}
+		}
+		for _, pod := range pods.items {
+			return verdict{note: "pod " + pod.Name + " drains"}
+		}
+		return verdict{}
+	}
+	return c.wait(ctx, "wait for the agent deployment/"+name+" to be gone", notify, judge, sets, pods)
+}
+
+// DeleteSecret deletes the Secret of the agent. Nothing to delete is success. It
+// repeats until ctx ends while the API server is away.
+func (c *Cluster) DeleteSecret(ctx context.Context, name string) error {
+	err := c.insist(ctx, "delete secret/"+name, func(ctx context.Context) error {
+		return c.client.CoreV1().Secrets(c.namespace).Delete(ctx, name, metav1.DeleteOptions{})
+	})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}

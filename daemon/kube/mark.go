@@ -1,0 +1,258 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/teleswap/teleswap/manifests"
+)
+
+// MarkAnnotation is the annotation on a target that says whose session holds it.
+const MarkAnnotation = manifests.SessionKey
+
+const (
+	// markTries bounds how often marking starts anew because somebody else (a
+	// controller, mostly) changed the target in between.
+	markTries = 10
+	// observeTimeout bounds the wait for the Deployment controller to see a change.
+	observeTimeout = 5 * time.Second
+)
+
+// Mark is the value of the annotation, as JSON.
+type Mark struct {
+	ID       string    `json:"id"`
+	User     string    `json:"user"`
+	Host     string    `json:"host"`
+	Since    time.Time `json:"since"`
+	Replicas int32     `json:"replicas"` // of the target before the swap
+	Agent    string    `json:"agent"`    // name of the agent's Deployment and Secret
+}
+
+// Who is user@host.
+func (m Mark) Who() string { return m.User + "@" + m.Host }
+
+// Marked is a target that bears a mark.
+type Marked struct {
+	Namespace string
+	Name      string
+	Mark      Mark
+}
+
+// Mark writes the mark onto the target, and returns it as it stands in the cluster:
+// its Replicas are the target's at the moment of marking, which may have changed
+// since Resolve. Of two laptops that mark at once one wins and the other gets
+// *AlreadySwappedError: the write holds only if the target is still as it was read.
+// Marking again with the same ID is fine.
+func (c *Cluster) Mark(ctx context.Context, t *Target, m Mark) (Mark, error) {
+	c = c.In(t.Namespace)
+	read := t.Deployment
+	for range markTries {
+		m.Replicas = replicasOf(read)
+		err := c.putMark(ctx, read, m)
+		if err == nil || !apierrors.IsConflict(err) {
+			return m, err
+		}
+		if read, err = c.getDeployment(ctx, t.Name); err != nil {
+			return m, err
+		}
+		if mark, err := markOf(read); err == nil && mark != nil && mark.ID == m.ID {
+			return *mark, nil // an earlier try did reach the server
+		}
+		if err := checkShape(read); err != nil {
+			return m, err
+		}
+	}
+	return m, fmt.Errorf("mark %s: it was changed by others each time, %d times in a row; try again", targetName(t.Name), markTries)
+}
+
+// putMark writes the mark if the Deployment is still the version that was read.
+func (c *Cluster) putMark(ctx context.Context, read *appsv1.Deployment, m Mark) error {
+	value, err := json.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("write mark: %w", err)
+	}
+	patch, err := annotationPatch(read, string(value))
+	if err != nil {
+		return err
+	}
+	return c.call(ctx, "mark "+targetName(read.Name), func(ctx context.Context) error {
+		_, err := c.client.AppsV1().Deployments(c.namespace).Patch(ctx, read.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+		return err
+	})
+}
+
+// annotationPatch sets the mark's annotation, or removes it with a nil value. The API
+// server takes a merge patch that names uid and resourceVersion only if they are still
+// the object's.
+func annotationPatch(read *appsv1.Deployment, value any) ([]byte, error) {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		"uid":             read.UID,
+		"resourceVersion": read.ResourceVersion,
+		"annotations":     map[string]any{MarkAnnotation: value},
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("write patch: %w", err)
+	}
+	return patch, nil
+}
+
+// ReadMark returns the target's mark, nil when it bears none. A target that does not
+// exist is a *NotFoundError.
+func (c *Cluster) ReadMark(ctx context.Context, name string) (*Mark, error) {
+	d, err := c.getDeployment(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return markOf(d)
+}
+
+// Unmark removes the mark of session id, from the Deployment and from the ReplicaSets
+// to which the Deployment controller copied it. A mark of another session stays; no
+// mark, or no target, is success. It repeats until ctx ends while the API server is away.
+func (c *Cluster) Unmark(ctx context.Context, name, id string) error {
+	for range markTries {
+		var d *appsv1.Deployment
+		err := c.insist(ctx, "read "+targetName(name), func(ctx context.Context) (err error) {
+			d, err = c.client.AppsV1().Deployments(c.namespace).Get(ctx, name, metav1.GetOptions{})
+			return err
+		})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		mark, err := markOf(d)
+		switch {
+		case err != nil:
+			return fmt.Errorf("unmark %s: %w", targetName(name), err)
+		case mark != nil && mark.ID != id:
+			return nil
+		case mark != nil:
+			d, err = c.removeMark(ctx, d)
+		}
+		if apierrors.IsConflict(err) {
+			continue
+		}
+		if err != nil || d == nil {
+			return err
+		}
+		return c.cleanReplicaSets(ctx, d, id)
+	}
+	return fmt.Errorf("unmark %s: it was changed by others each time, %d times in a row", targetName(name), markTries)
+}
+
+// removeMark returns the Deployment without the mark; nil if it does not exist any more.
+func (c *Cluster) removeMark(ctx context.Context, read *appsv1.Deployment) (*appsv1.Deployment, error) {
+	patch, err := annotationPatch(read, nil)
+	if err != nil {
+		return nil, err
+	}
+	var d *appsv1.Deployment
+	err = c.insist(ctx, "unmark "+targetName(read.Name), func(ctx context.Context) (err error) {
+		d, err = c.client.AppsV1().Deployments(c.namespace).Patch(ctx, read.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+		return err
+	})
+	if apierrors.IsNotFound(err) {
+		return nil, nil //nolint:nilnil // documented: gone is no error here
+	}
+	return d, err
+}
+
+// cleanReplicaSets removes the copies of the mark. The Deployment controller copies
+// annotations to the ReplicaSet but never removes them, and it may do so until it has
+// seen the Deployment without: hence the wait.
+func (c *Cluster) cleanReplicaSets(ctx context.Context, d *appsv1.Deployment, id string) error {
+	selector := metav1.FormatLabelSelector(d.Spec.Selector)
+	marked, err := c.markedReplicaSets(ctx, selector, id)
+	if err != nil || len(marked) == 0 {
+		return err
+	}
+	c.waitObserved(ctx, d)
+	if marked, err = c.markedReplicaSets(ctx, selector, id); err != nil {
+		return err
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{MarkAnnotation: nil}}})
+	if err != nil {
+		return fmt.Errorf("write patch: %w", err)
+	}
+	for _, name := range marked {
+		err := c.insist(ctx, "unmark replicaset/"+name, func(ctx context.Context) error {
+			_, err := c.client.AppsV1().ReplicaSets(c.namespace).Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
+			return err
+		})
+		switch {
+		case isDenied(err):
+			c.log.Warn("a copy of the mark stays on a replicaset, where it does no harm: no permission to patch it", "replicaset", name)
+		case err != nil && !apierrors.IsNotFound(err):
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Cluster) markedReplicaSets(ctx context.Context, selector, id string) ([]string, error) {
+	var names []string
+	err := c.insist(ctx, "list replicasets", func(ctx context.Context) error {
+		list, err := c.client.AppsV1().ReplicaSets(c.namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
+		if err != nil {
+			return err
+		}
+		names = nil
+		for _, set := range list.Items {
+			var m Mark
+			value, found := set.Annotations[MarkAnnotation]
+			if found && json.Unmarshal([]byte(value), &m) == nil && m.ID == id {
+				names = append(names, set.Name)
+			}
+		}
+		return nil
+	})
+	return names, err
+}
+
+// waitObserved waits until the Deployment controller has seen this generation. It gives
+// up quietly: what depends on it is only tidiness.
+func (c *Cluster) waitObserved(ctx context.Context, d *appsv1.Deployment) {
+	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
+	defer cancel()
+	source := c.deploymentNamed(d.Name)
+	judge := func() verdict {
+		now, found := source.only()
+		return verdict{done: source.synced && (!found || now.Status.ObservedGeneration >= d.Generation)}
+	}
+	if err := c.wait(ctx, "wait for the deployment controller", nil, judge, source); err != nil {
+		c.log.Debug("the deployment controller is slow", "deployment", d.Name, "err", err)
+	}
+}
+
+// ListMarked lists the targets that bear a mark: of the cluster's namespace, or of
+// all namespaces (which needs a cluster-wide permission).
+func (c *Cluster) ListMarked(ctx context.Context, allNamespaces bool) ([]Marked, error) {
+	namespace := c.namespace
+	if allNamespaces {
+		namespace = metav1.NamespaceAll
+	}
+	list, err := c.listDeployments(ctx, namespace)
+	if err != nil {
+		return nil, err
+	}
+	var out []Marked
+	for i := range list {
+		mark, err := markOf(&list[i])
+		if err != nil {
+			c.log.Warn("a mark cannot be read", "namespace", list[i].Namespace, "deployment", list[i].Name, "err", err)
+		}
+		if mark != nil {
+			out = append(out, Marked{Namespace: list[i].Namespace, Name: list[i].Name, Mark: *mark})
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,111 @@
+package kube
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+)
+
+// pointers is for lists, whose items are values.
+func pointers[T any](items []T) []*T {
+	out := make([]*T, len(items))
+	for i := range items {
+		out[i] = &items[i]
+	}
+	return out
+}
+
+func (c *Cluster) deploymentNamed(name string) *objects[*appsv1.Deployment] {
+	api := c.client.AppsV1().Deployments(c.namespace)
+	return &objects[*appsv1.Deployment]{
+		what:    "deployments",
+		options: metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()},
+		list: func(ctx context.Context, o metav1.ListOptions) ([]*appsv1.Deployment, string, error) {
+			list, err := api.List(ctx, o)
+			if err != nil {
+				return nil, "", err
+			}
+			return pointers(list.Items), list.ResourceVersion, nil
+		},
+		watch: api.Watch,
+	}
+}
+
+func (c *Cluster) podsLabelled(selector string) *objects[*corev1.Pod] {
+	api := c.client.CoreV1().Pods(c.namespace)
+	return &objects[*corev1.Pod]{
+		what:    "pods",
+		options: metav1.ListOptions{LabelSelector: selector},
+		list: func(ctx context.Context, o metav1.ListOptions) ([]*corev1.Pod, string, error) {
+			list, err := api.List(ctx, o)
+			if err != nil {
+				return nil, "", err
+			}
+			return pointers(list.Items), list.ResourceVersion, nil
+		},
+		watch: api.Watch,
+	}
+}
+
+func (c *Cluster) replicaSetsLabelled(selector string) *objects[*appsv1.ReplicaSet] {
+	api := c.client.AppsV1().ReplicaSets(c.namespace)
+	return &objects[*appsv1.ReplicaSet]{
+		what:    "replicasets",
+		options: metav1.ListOptions{LabelSelector: selector},
+		list: func(ctx context.Context, o metav1.ListOptions) ([]*appsv1.ReplicaSet, string, error) {
+			list, err := api.List(ctx, o)
+			if err != nil {
+				return nil, "", err
+			}
+			return pointers(list.Items), list.ResourceVersion, nil
+		},
+		watch: api.Watch,
+	}
+}
+
+// endpointSlices are those of the named Services.
+func (c *Cluster) endpointSlices(services []string) *objects[*discoveryv1.EndpointSlice] {
+	api := c.client.DiscoveryV1().EndpointSlices(c.namespace)
+	return &objects[*discoveryv1.EndpointSlice]{
+		what:    "endpointslices",
+		options: metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + " in (" + strings.Join(services, ",") + ")"},
+		list: func(ctx context.Context, o metav1.ListOptions) ([]*discoveryv1.EndpointSlice, string, error) {
+			list, err := api.List(ctx, o)
+			if err != nil {
+				return nil, "", err
+			}
+			return pointers(list.Items), list.ResourceVersion, nil
+		},
+		watch: api.Watch,
+	}
+}
+
+// podWarnings are the warning events on pods of the namespace, looked at only when a
+// pod takes longer than usual.
+func (c *Cluster) podWarnings(delay time.Duration) *objects[*corev1.Event] {
+	api := c.client.CoreV1().Events(c.namespace)
+	return &objects[*corev1.Event]{
+		what:     "events",
+		options:  metav1.ListOptions{FieldSelector: podWarningSelector()},
+		optional: true,
+		delay:    delay,
+		list: func(ctx context.Context, o metav1.ListOptions) ([]*corev1.Event, string, error) {
+			list, err := api.List(ctx, o)
+			if err != nil {
+				return nil, "", err
+			}
+			return pointers(list.Items), list.ResourceVersion, nil
+		},
+		watch: api.Watch,
+	}
+}
+
+func podWarningSelector() string {
+	return fields.Set{"involvedObject.kind": "Pod", "type": corev1.EventTypeWarning}.AsSelector().String()
+}

@@ -1,0 +1,46 @@
+package daemon
+
+import (
+	"errors"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// endPatience is what a sandbox's first process grants its child (10 s), and a little.
+const endPatience = 12 * time.Second
+
+// process is another's process, which its number alone would not name safely.
+type process struct {
+	pidfd *os.File // nil: it is gone, or the kernel has no pidfds (before 5.3)
+}
+
+func openProcess(pid int) process {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return process{}
+	}
+	return process{pidfd: os.NewFile(uintptr(fd), "pidfd")}
+}
+
+// wait returns when the process has ended, or when its patience must be over.
+func (p process) wait() {
+	if p.pidfd == nil {
+		return
+	}
+	end := time.Now().Add(endPatience)
+	for left := endPatience; left > 0; left = time.Until(end) {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(p.pidfd.Fd()), Events: unix.POLLIN}}, int(left.Milliseconds()))
+		if n > 0 || (err != nil && !errors.Is(err, unix.EINTR)) {
+			return
+		}
+	}
+}
+
+func (p process) close() error {
+	if p.pidfd == nil {
+		return nil
+	}
+	return p.pidfd.Close()
+}

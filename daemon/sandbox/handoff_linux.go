@@ -1,0 +1,204 @@
+package sandbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// helloTime bounds how long a new connection may take to say who it is.
+	helloTime = 5 * time.Second
+	helloSize = 4 << 10
+)
+
+type handoffConn = *net.UnixConn
+
+// hello is the first message of a sandbox; its two descriptors, the device's and the network namespace's, come with it.
+type hello struct{ Session, Token string }
+
+// welcome is the daemon's answer. Error is empty when the command may start.
+type welcome struct{ Error string }
+
+// HandoffListener receives sandboxes on a unix socket. Accept is for one goroutine.
+type HandoffListener struct {
+	lis  *net.UnixListener
+	path string
+}
+
+// ListenHandoff listens on a unix socket of mode 0600 at path; what is there already is replaced.
+func ListenHandoff(path string) (*HandoffListener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("replace the handoff socket: %w", err)
+	}
+	// The mode is right from the first moment on: the socket gets its name only once it has it.
+	tmp := fmt.Sprintf("%s.%d", path, os.Getpid())
+	_ = os.Remove(tmp)
+	lis, err := net.ListenUnix("unix", &net.UnixAddr{Name: tmp, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("listen for sandboxes: %w", err)
+	}
+	lis.SetUnlinkOnClose(false)
+	if err := errors.Join(os.Chmod(tmp, 0o600), os.Rename(tmp, path)); err != nil {
+		_ = os.Remove(tmp)
+		return nil, errors.Join(fmt.Errorf("listen for sandboxes: %w", err), lis.Close())
+	}
+	return &HandoffListener{lis: lis, path: path}, nil
+}
+
+// Accept waits for the next sandbox of our own user; others, and those that say nothing sensible, are turned away
+// without an error. It returns ctx's error, or net.ErrClosed after Close.
+func (l *HandoffListener) Accept(ctx context.Context) (*Handoff, error) {
+	stop := context.AfterFunc(ctx, func() { _ = l.lis.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	for {
+		if err := l.lis.SetDeadline(time.Time{}); err != nil {
+			return nil, err
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		conn, err := l.lis.AcceptUnix()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			return nil, fmt.Errorf("accept a sandbox: %w", err)
+		}
+		h, err := receive(conn)
+		if err != nil {
+			_ = conn.Close()
+			continue
+		}
+		return h, nil
+	}
+}
+
+// Close ends the listener and removes the socket.
+func (l *HandoffListener) Close() error {
+	return errors.Join(l.lis.Close(), os.Remove(l.path))
+}
+
+// receive reads a sandbox's hello.
+func receive(conn *net.UnixConn) (*Handoff, error) {
+	cred, err := peer(conn)
+	if err != nil {
+		return nil, err
+	}
+	if int(cred.Uid) != os.Geteuid() {
+		return nil, fmt.Errorf("user %d is not ours", cred.Uid)
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(helloTime))
+	buf, oob := make([]byte, helloSize), make([]byte, unix.CmsgSpace(2*4))
+	n, oobn, _, _, err := conn.ReadMsgUnix(buf, oob)
+	if err != nil {
+		return nil, err
+	}
+	files, err := rightsOf(oob[:oobn])
+	if err != nil {
+		return nil, err
+	}
+	var hi hello
+	if err := json.Unmarshal(buf[:n], &hi); err != nil || len(files) != 2 {
+		for _, f := range files {
+			_ = f.Close()
+		}
+		return nil, errors.Join(errors.New("no hello of a sandbox"), err)
+	}
+	_ = conn.SetReadDeadline(time.Time{})
+	return &Handoff{
+		Session: hi.Session, Token: hi.Token, PID: int(cred.Pid),
+		TUN: files[0], NetNS: files[1], conn: conn,
+	}, nil
+}
+
+func peer(conn *net.UnixConn) (*unix.Ucred, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var cred *unix.Ucred
+	var cerr error
+	if err := raw.Control(func(fd uintptr) {
+		cred, cerr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return nil, err
+	}
+	return cred, cerr
+}
+
+// rightsOf makes files of the descriptors that came with a message.
+func rightsOf(oob []byte) ([]*os.File, error) {
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil, err
+	}
+	var files []*os.File
+	for _, m := range msgs {
+		fds, err := unix.ParseUnixRights(&m)
+		if err != nil {
+			continue
+		}
+		for _, fd := range fds {
+			unix.CloseOnExec(fd)
+			files = append(files, os.NewFile(uintptr(fd), "handoff"))
+		}
+	}
+	return files, nil
+}
+
+// Ack lets the sandbox start its command, or, with err, tells it why not, and closes the connection to it.
+func (h *Handoff) Ack(err error) error {
+	var w welcome
+	if err != nil {
+		w.Error = err.Error()
+	}
+	if err := errors.Join(json.NewEncoder(h.conn).Encode(w), h.conn.Close()); err != nil {
+		return fmt.Errorf("acknowledge sandbox of process %d: %w", h.PID, err)
+	}
+	return nil
+}
+
+// Close gives the sandbox up: unless it was acknowledged its command does not start.
+func (h *Handoff) Close() error {
+	_ = h.conn.Close()
+	return errors.Join(h.TUN.Close(), h.NetNS.Close())
+}
+
+// handOver is the sandbox's side: it sends the device and the network namespace, and waits for the daemon's word, or
+// until ctx ends.
+func handOver(ctx context.Context, spec *Spec, tun *os.File) error {
+	netns, err := os.Open("/proc/self/ns/net")
+	if err != nil {
+		return fmt.Errorf("open the sandbox's network namespace: %w", err)
+	}
+	defer func() { _ = netns.Close() }()
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: spec.Handoff, Net: "unix"})
+	if err != nil {
+		return fmt.Errorf("reach the daemon: %w", err)
+	}
+	defer func() { _ = conn.Close() }()
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	hi, err := json.Marshal(hello{Session: spec.Session, Token: spec.Token})
+	if err != nil {
+		return err
+	}
+	rights := unix.UnixRights(int(tun.Fd()), int(netns.Fd()))
+	if _, _, err := conn.WriteMsgUnix(hi, rights, nil); err != nil {
+		return fmt.Errorf("hand the sandbox to the daemon: %w", err)
+	}
+	var w welcome
+	if err := json.NewDecoder(conn).Decode(&w); err != nil {
+		return fmt.Errorf("the daemon did not take the sandbox: %w", err)
+	}
+	if w.Error != "" {
+		return fmt.Errorf("the daemon refused the sandbox: %s", w.Error)
+	}
+	return nil
+}

@@ -1,0 +1,148 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// statusFailed is the first process's exit status where the command was never started.
+const statusFailed = 1
+
+// Init is the first process of a sandbox: it sets the namespaces up, hands the device over, runs the command and ends
+// all that the command left behind. It returns the exit status for the program. It expects to be the only thing
+// that the program does.
+func Init() int {
+	// Capabilities belong to threads, and the command inherits those of the thread that starts it.
+	runtime.LockOSThread()
+	unix.CloseOnExec(ControlFD)
+	ctl, err := NewControl(os.NewFile(ControlFD, "control"))
+	if err != nil {
+		return statusFailed
+	}
+	defer func() { _ = ctl.Close() }()
+	seen := make(chan os.Signal, 64)
+	signal.Notify(seen, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
+	var order Order
+	if err := ctl.Receive(&order); err != nil || order.Spec == nil {
+		return statusFailed
+	}
+	orders := make(chan Order)
+	go readOrders(ctl, orders) // ends with the process: the control socket outlives everything here
+	child, err := prepare(order.Spec, orders)
+	if err != nil {
+		_ = ctl.Send(Report{Failed: err.Error()})
+		return statusFailed
+	}
+	_ = ctl.Send(Report{Started: child})
+	return newSupervisor(child, ctl, orders, seen).run()
+}
+
+// readOrders passes orders on until the CLI is gone, and closes the channel then.
+func readOrders(ctl *Control, orders chan<- Order) {
+	defer close(orders)
+	for {
+		var o Order
+		if err := ctl.Receive(&o); err != nil {
+			return
+		}
+		orders <- o
+	}
+}
+
+// prepare does everything up to the start of the command, and returns its process id.
+func prepare(spec *Spec, orders <-chan Order) (int, error) {
+	if len(spec.Argv) == 0 {
+		return 0, errors.New("no command to run in the sandbox")
+	}
+	// Orphans of the command become ours, so that none outlives it.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return 0, fmt.Errorf("become the sandbox's reaper: %w", err)
+	}
+	tun, err := setUpNetwork(spec)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = tun.Close() }()
+	if spec.Hostname != "" {
+		if err := unix.Sethostname([]byte(spec.Hostname)); err != nil {
+			return 0, fmt.Errorf("set the sandbox's hostname: %w", err)
+		}
+	}
+	if err := setUpFiles(spec); err != nil {
+		return 0, err
+	}
+	ctx, giveUp := context.WithCancel(context.Background()) //nolint:forbidigo // the root of a process of its own
+	defer giveUp()
+	handed, over := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(over)
+		handed <- handOver(ctx, spec, tun)
+	}()
+	select {
+	case err := <-handed:
+		if err != nil {
+			return 0, err
+		}
+	case _, ok := <-orders:
+		giveUp()
+		<-over // it uses the device
+		if !ok {
+			return 0, errors.New("the CLI is gone")
+		}
+		return 0, errors.New("interrupted before the command started")
+	}
+	if err := dropPrivileges(); err != nil {
+		return 0, err
+	}
+	return startCommand(spec)
+}
+
+// startCommand starts the user's command as our child, on our thread. It dies with us if we are killed.
+func startCommand(spec *Spec) (int, error) {
+	path, err := lookPath(spec.Argv[0], spec.Env)
+	if err != nil {
+		return 0, err
+	}
+	pid, err := syscall.ForkExec(path, spec.Argv, &syscall.ProcAttr{
+		Dir:   spec.Dir,
+		Env:   spec.Env,
+		Files: []uintptr{0, 1, 2},
+		Sys:   &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL},
+	})
+	if err != nil {
+		return 0, fmt.Errorf("start %s: %w", spec.Argv[0], err)
+	}
+	return pid, nil
+}
+
+// lookPath finds a command as execvp(3) does, in the PATH of env.
+func lookPath(name string, env []string) (string, error) {
+	if strings.Contains(name, "/") {
+		return name, nil
+	}
+	var path string
+	for _, kv := range env {
+		if v, ok := strings.CutPrefix(kv, "PATH="); ok {
+			path = v
+		}
+	}
+	for _, dir := range filepath.SplitList(path) {
+		file := filepath.Join(dir, name)
+		if dir == "" {
+			file = "./" + name
+		}
+		if st, err := os.Stat(file); err == nil && !st.IsDir() && unix.Access(file, unix.X_OK) == nil {
+			return file, nil
+		}
+	}
+	return "", fmt.Errorf("%s: command not found in PATH", name)
+}

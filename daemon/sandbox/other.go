@@ -1,0 +1,50 @@
+//go:build !linux
+
+package sandbox
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"syscall"
+)
+
+type handoffConn struct{}
+
+// Check says whether this user can make a sandbox on this machine.
+func Check() error { return ErrUnsupported }
+
+// Start starts the first process of a sandbox.
+func Start(Spec, *os.File, *os.File, *os.File) (*exec.Cmd, *Control, error) {
+	return nil, nil, ErrUnsupported
+}
+
+// Init is the first process of a sandbox.
+func Init() int { return 1 }
+
+// HandoffListener receives sandboxes on a unix socket.
+type HandoffListener struct{}
+
+// ListenHandoff listens for sandboxes.
+func ListenHandoff(string) (*HandoffListener, error) { return nil, ErrUnsupported }
+
+// Accept waits for the next sandbox.
+func (l *HandoffListener) Accept(context.Context) (*Handoff, error) { return nil, ErrUnsupported }
+
+// Close ends the listener.
+func (l *HandoffListener) Close() error { return nil }
+
+// Ack lets the sandbox start its command, or tells it why not.
+func (h *Handoff) Ack(error) error { return ErrUnsupported }
+
+// Close gives the sandbox up.
+func (h *Handoff) Close() error { return nil }
+
+// Listening returns the TCP sockets that listen in the network namespace of process pid.
+func Listening(int) ([]Socket, error) { return nil, ErrUnsupported }
+
+// Processes returns the processes in a network namespace.
+func Processes(*os.File) ([]int, error) { return nil, ErrUnsupported }
+
+// Kill sends sig to every process in a network namespace.
+func Kill(*os.File, syscall.Signal, ...int) error { return ErrUnsupported }

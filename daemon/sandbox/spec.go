@@ -1,0 +1,68 @@
+// Package sandbox makes the Linux namespaces that the local process runs in, and hands their network device to the
+// daemon. It knows no Kubernetes and no tunnel. On other systems it says that it is not here.
+//
+// Three processes meet here. The CLI starts the sandbox's first process (the program itself, with InitArg) in new
+// namespaces and talks to it over a Control. That one, Init, sets the namespaces up, sends the device and the
+// network namespace to the daemon's HandoffListener, waits for its acknowledgement, gives up its privileges and starts
+// the user's command, whose parent and reaper it stays.
+package sandbox
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"syscall"
+)
+
+// InitArg is the first argument with which the program starts itself as the first process of a sandbox.
+const InitArg = "__sandbox-init"
+
+// DefaultMTU is the longest packet of a sandbox's device in bytes: nearly the longest IP packet there is, which is
+// what makes bulk fast.
+const DefaultMTU = 65520
+
+// ErrUnsupported is what everything here returns on systems without Linux's namespaces.
+var ErrUnsupported = errors.New("the sandbox needs Linux: it is made of Linux namespaces")
+
+// Spec says what a sandbox is and what runs in it. It holds secrets (Env): it travels over an inherited
+// descriptor, never in arguments, environment or files.
+type Spec struct {
+	// Session and Token tell the daemon whose sandbox this is; Handoff is the path of its handoff socket.
+	Session, Token, Handoff string
+	// Hostname is the pod's. Empty keeps the laptop's.
+	Hostname string
+	// Addrs are the pod's addresses; only the address counts, the prefix length does not.
+	Addrs []netip.Prefix
+	// MTU of the device in bytes. Zero: DefaultMTU.
+	MTU int
+	// ResolvConf and Hosts become /etc/resolv.conf and /etc/hosts. Nil leaves the laptop's.
+	ResolvConf, Hosts []byte
+	// Env, Dir and Argv are the user's command. Argv[0] is looked up in the PATH of Env. Dir empty: the CLI's.
+	Env  []string
+	Dir  string
+	Argv []string
+}
+
+// Handoff is a sandbox that waits for the daemon's acknowledgement.
+type Handoff struct {
+	Session, Token string
+	// PID is the sandbox's first process, as the kernel told it.
+	PID int
+	// TUN is the device's file (for tun.FromFile), NetNS the network namespace (for Kill). They are the receiver's to
+	// close.
+	TUN, NetNS *os.File
+
+	conn handoffConn
+}
+
+// Exit is how the user's command ended: by itself with Code, or by Signal (then Code is 128+Signal).
+type Exit struct {
+	Code   int
+	Signal syscall.Signal
+}
+
+// Socket is a TCP socket that listens. Network is tcp4 or tcp6; a tcp6 socket on [::] usually takes IPv4 too.
+type Socket struct {
+	Addr    netip.AddrPort
+	Network string
+}

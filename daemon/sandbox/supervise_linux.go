@@ -1,0 +1,153 @@
+package sandbox
+
+import (
+	"errors"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// leftoverGrace is what processes get that the command left behind, between SIGTERM and SIGKILL.
+	leftoverGrace = 5 * time.Second
+	// orphanedGrace is what the command itself gets when the CLI has gone without a word.
+	orphanedGrace = 10 * time.Second
+	// killInterval is how often SIGKILL is repeated, for processes that were just being forked.
+	killInterval = 50 * time.Millisecond
+	// witnessAge is how long after a signal of the terminal the CLI's order to send the same one is taken for an echo of
+	// it; witnessWait is how long a signal may take to reach us after it reached the CLI.
+	witnessAge  = 500 * time.Millisecond
+	witnessWait = 100 * time.Millisecond
+)
+
+// supervisor stays with the command until it and all that it started have ended.
+type supervisor struct {
+	child  int
+	ctl    *Control
+	orders <-chan Order // closed when the CLI is gone
+	seen   <-chan os.Signal
+
+	witnessed map[os.Signal]time.Time
+	exited    chan syscall.WaitStatus // the command's end, once
+	childless chan struct{}           // closed when no descendant is left
+}
+
+func newSupervisor(child int, ctl *Control, orders <-chan Order, seen <-chan os.Signal) *supervisor {
+	s := &supervisor{
+		child: child, ctl: ctl, orders: orders, seen: seen,
+		witnessed: map[os.Signal]time.Time{},
+		exited:    make(chan syscall.WaitStatus, 1),
+		childless: make(chan struct{}),
+	}
+	go s.reap()
+	return s
+}
+
+// reap waits for children, the command and orphans of its tree, until there are none.
+func (s *supervisor) reap() {
+	defer close(s.childless)
+	for {
+		var status syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &status, 0, nil)
+		switch {
+		case errors.Is(err, syscall.EINTR):
+		case err != nil: // ECHILD
+			return
+		case pid == s.child:
+			s.exited <- status
+		}
+	}
+}
+
+// run returns the exit status for our own process.
+func (s *supervisor) run() int {
+	for {
+		select {
+		case sig := <-s.seen:
+			s.witnessed[sig] = time.Now()
+		case o, ok := <-s.orders:
+			if !ok {
+				s.endTree(orphanedGrace)
+				return s.report(<-s.exited)
+			}
+			s.forward(o.Signal)
+		case status := <-s.exited:
+			code := s.report(status)
+			s.endTree(leftoverGrace)
+			return code
+		}
+	}
+}
+
+// report tells the CLI how the command ended.
+func (s *supervisor) report(status syscall.WaitStatus) int {
+	exit := Exit{Code: status.ExitStatus()}
+	if status.Signaled() {
+		exit = Exit{Code: 128 + int(status.Signal()), Signal: status.Signal()}
+	}
+	_ = s.ctl.Send(Report{Exit: &exit})
+	return exit.Code
+}
+
+// forward sends a signal of the CLI's to the tree, unless the terminal has sent it to all of the process group,
+// of which we are a witness.
+func (s *supervisor) forward(sig syscall.Signal) {
+	if sig == 0 || time.Since(s.witnessed[sig]) < witnessAge {
+		return
+	}
+	if sig != unix.SIGKILL {
+		wait := time.NewTimer(witnessWait)
+		defer wait.Stop()
+	waiting:
+		for {
+			select {
+			case got := <-s.seen:
+				s.witnessed[got] = time.Now()
+				if got == sig {
+					return
+				}
+			case <-wait.C:
+				break waiting
+			}
+		}
+	}
+	signalTree(sig)
+}
+
+// endTree ends what is left of the tree: SIGTERM, and SIGKILL when grace is over or the CLI orders it.
+func (s *supervisor) endTree(grace time.Duration) {
+	signalTree(unix.SIGTERM)
+	signalTree(unix.SIGCONT) // a stopped process would not even see the SIGTERM
+	over := time.NewTimer(grace)
+	defer over.Stop()
+	kill := (<-chan time.Time)(nil)
+	tick := time.NewTicker(killInterval)
+	defer tick.Stop()
+	orders := s.orders
+	for {
+		select {
+		case <-s.childless:
+			return
+		case o, ok := <-orders:
+			if !ok {
+				orders = nil
+			} else if o.Signal == unix.SIGKILL {
+				kill = tick.C
+			}
+		case <-over.C:
+			kill = tick.C
+		case <-kill:
+			signalTree(unix.SIGKILL)
+		case <-s.seen:
+		}
+	}
+}
+
+// signalTree sends sig to all our descendants. As we are their reaper, none of them escapes to another parent.
+func signalTree(sig syscall.Signal) {
+	for _, p := range descendants(os.Getpid()) {
+		_ = p.signal(sig)
+	}
+}

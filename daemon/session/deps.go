@@ -1,0 +1,171 @@
+package session
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/teleswap/teleswap/daemon/kube"
+	"github.com/teleswap/teleswap/daemon/ledger"
+	"github.com/teleswap/teleswap/daemon/sandbox"
+	"github.com/teleswap/teleswap/proxy/tunnel"
+)
+
+// Cluster is what a session asks of a Kubernetes cluster; *kube.Cluster is one.
+type Cluster interface {
+	Finder
+	Changer
+	Waiter
+	Dialer
+	Close() error
+}
+
+// Finder looks without changing anything.
+type Finder interface {
+	Namespace() string
+	Context() string
+	Server() string
+	Resolve(ctx context.Context, ref kube.Ref) (*kube.Target, error)
+	CheckAccess(ctx context.Context) error
+	ServiceCIDRs(ctx context.Context) ([]netip.Prefix, error)
+	Targets(ctx context.Context) ([]kube.TargetSummary, error)
+	ListMarked(ctx context.Context, allNamespaces bool) ([]kube.Marked, error)
+}
+
+// Changer has every effect of a swap on the cluster, and their undos, which may be
+// repeated.
+type Changer interface {
+	Mark(ctx context.Context, t *kube.Target, m kube.Mark) (kube.Mark, error)
+	Unmark(ctx context.Context, name, id string) error
+	CreateSecret(ctx context.Context, t *kube.Target, a kube.Agent) error
+	CreateAgent(ctx context.Context, t *kube.Target, a kube.Agent) error
+	DeleteAgent(ctx context.Context, name string, notify kube.Notify) error
+	DeleteSecret(ctx context.Context, name string) error
+	Scale(ctx context.Context, name string, replicas int32) error
+}
+
+// Waiter waits for what the cluster makes of a change.
+type Waiter interface {
+	WaitAgentRunning(ctx context.Context, name string, notify kube.Notify) (kube.AgentPod, error)
+	WaitAgentReady(ctx context.Context, name string, notify kube.Notify) (kube.AgentPod, error)
+	WaitEndpoints(ctx context.Context, services []string, pod kube.AgentPod) error
+	WaitAvailable(ctx context.Context, name string, n int32, notify kube.Notify) ([]netip.Addr, error)
+}
+
+// Dialer opens raw connections to a port of a pod through the API server.
+type Dialer interface {
+	DialPodProxy(ctx context.Context, namespace, pod string, port int32) (net.Conn, error)
+	DialPortForward(ctx context.Context, namespace, pod string, port int32, kind string) (net.Conn, error)
+}
+
+// Link is the way to the session's agent.
+type Link interface {
+	Agent
+	// Attach joins the sandbox to the pod: from then on connections go both ways.
+	Attach(ctx context.Context, box Box, view *tunnel.PodView) error
+	// Transport is the name of the way that was taken.
+	Transport() string
+	// Gone is closed when the agent is lost for good; Err then says why.
+	Gone() <-chan struct{}
+	Err() error
+	// Quiet is closed when the agent, told to end, gets no new connections any more.
+	Quiet() <-chan struct{}
+	// Close ends all connections and waits for all goroutines.
+	Close() error
+}
+
+// Agent is what an agent is told and asked.
+type Agent interface {
+	// View is what the agent reports of its pod.
+	View(ctx context.Context) (*tunnel.PodView, error)
+	// SetReady lets the agent's pod become Ready.
+	SetReady(ctx context.Context) error
+	// Hold tells the agent that nobody serves at this end any more.
+	Hold(ctx context.Context) error
+	// HandOver tells the agent which pods serve in its place.
+	HandOver(ctx context.Context, pods []netip.Addr) error
+}
+
+// LinkConfig is what a Link needs.
+type LinkConfig struct {
+	Cluster  Cluster
+	Session  string
+	Agent    string // name of its Deployment
+	Image    string // the agent's, for messages
+	Pod      kube.AgentPod
+	Port     int32 // the agent's own
+	Keys     *tunnel.Keys
+	Services []netip.Prefix // the cluster's Service ranges
+	Warn     func(format string, args ...any)
+	Logger   *slog.Logger
+}
+
+// Box is a sandbox that was handed over by the command.
+type Box interface {
+	// TakeTUN gives the device's file away; the taker closes it.
+	TakeTUN() *os.File
+	// Listening are the TCP sockets that listen in the sandbox.
+	Listening() ([]sandbox.Socket, error)
+	// Ack lets the sandbox start its process, or tells it why not.
+	Ack(err error) error
+	// Kill ends every process that is still in the sandbox.
+	Kill() error
+	// Close lets go of the sandbox.
+	Close() error
+}
+
+// KeyStore keeps the keys of living sessions. They are worth something while their
+// agent stands, so they are kept where the machine keeps what ends with it.
+type KeyStore interface {
+	Save(session string, keys *tunnel.Keys) error
+	Load(session string) (*tunnel.Keys, error)
+	Forget(session string) error
+}
+
+// Boxes hands out the sandboxes that arrive at the daemon.
+type Boxes interface {
+	// Expect returns where the sandbox of a session will arrive; the func ends the
+	// waiting. A sandbox with another token is refused.
+	Expect(session, token string) (<-chan Box, func())
+}
+
+// Ledger keeps undo records; see package ledger.
+type Ledger interface {
+	Begin(r ledger.Record) (Entry, error)
+	Take(session string) (Entry, error)
+	Records() ([]ledger.Record, error)
+}
+
+// Entry is a record held by a session; *ledger.Entry is one.
+type Entry interface {
+	Record() ledger.Record
+	Append(step ledger.Step) error
+	Forget() error
+	Release() error
+}
+
+// Config is what all sessions of a daemon share. All fields but Logger are needed.
+type Config struct {
+	// Connect opens a cluster; conn is JSON of kube.Connection.
+	Connect func(conn json.RawMessage) (Cluster, error)
+	// Redact makes of conn what the ledger keeps: without secrets, and naming the
+	// cluster that it led to, whatever becomes of the user's current context.
+	Redact func(conn json.RawMessage, c Cluster, namespace string) (json.RawMessage, error)
+	Dial   func(ctx context.Context, cfg LinkConfig) (Link, error)
+	// Check says what keeps this machine from making sandboxes; nil: nothing does.
+	Check func() error
+	// Keys keeps what a next daemon needs to speak to the agents of this one.
+	Keys   KeyStore
+	Ledger Ledger
+	Boxes  Boxes
+	// User and Host are written into the mark.
+	User, Host string
+	// Now is the clock of marks and records.
+	Now func() time.Time
+	// Logger: nil discards.
+	Logger *slog.Logger
+}

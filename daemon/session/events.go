@@ -1,0 +1,134 @@
+package session
+
+import (
+	"time"
+)
+
+// Event is what a session tells whoever watches it.
+type Event interface{ isEvent() }
+
+// StepState is where one step stands.
+type StepState int
+
+// The states of a step.
+const (
+	StepStarted StepState = iota + 1
+	StepDone
+	StepFailed
+)
+
+// Step is the progress of one step, forwards or (Undo) backwards.
+type Step struct {
+	Name   string
+	State  StepState
+	Detail string
+	Took   time.Duration
+	Undo   bool
+}
+
+// Message is a line for the user.
+type Message struct {
+	Warning bool
+	Text    string
+}
+
+// Prepare is what the command needs to make the sandbox. It holds the pod's
+// environment: it goes to the session's owner alone, and into no log.
+type Prepare struct {
+	Token      string
+	Hostname   string
+	Addresses  []string // prefixes
+	MTU        int
+	ResolvConf []byte
+	Hosts      []byte
+	Env        [][]byte
+}
+
+// Activated tells that the local process stands in the target's place.
+type Activated struct {
+	Target    string
+	PID       int
+	Transport string
+}
+
+// RestoreBegun tells that the session undoes what it did, and why.
+type RestoreBegun struct{ Reason string }
+
+// StopChild asks the owner to end its child: nobody calls it any more.
+type StopChild struct{ Reason string }
+
+// TryFailed tells that a try to restore failed; another one follows.
+type TryFailed struct{ Err error }
+
+// Outcome is how a session ended; its last event.
+type Outcome struct {
+	Target      string
+	Err         error // nil: ended as asked
+	Restored    bool  // nothing of the session is left in the cluster
+	Unchanged   bool  // the session had changed nothing
+	Interrupted bool  // ended by its owner before it was active
+	Reason      string
+}
+
+func (Step) isEvent()         {}
+func (Message) isEvent()      {}
+func (Prepare) isEvent()      {}
+func (Activated) isEvent()    {}
+func (RestoreBegun) isEvent() {}
+func (StopChild) isEvent()    {}
+func (TryFailed) isEvent()    {}
+func (Outcome) isEvent()      {}
+
+// watcher is one listener's queue. It is closed after the outcome.
+type watcher struct {
+	owner  bool
+	events chan Event
+}
+
+// watcherQueue is far above what one session ever says before its end; a command that
+// was stopped (Ctrl-Z) must not stop the session.
+const watcherQueue = 512
+
+// Watch returns the events of the session from now on, the outcome last, then the
+// channel is closed. The owner is the command whose child stands in the target's
+// place. The returned func ends the watching early.
+func (s *Session) Watch(owner bool) (<-chan Event, func()) {
+	w := &watcher{owner: owner, events: make(chan Event, watcherQueue)}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == Ended {
+		w.events <- s.outcome
+		close(w.events)
+		return w.events, func() {}
+	}
+	s.watchers[w] = struct{}{}
+	return w.events, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.watchers, w)
+	}
+}
+
+func (s *Session) emit(e Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.emitLocked(e)
+}
+
+func (s *Session) emitLocked(e Event) {
+	_, private := e.(Prepare)
+	_, toOwner := e.(StopChild)
+	for w := range s.watchers {
+		if (private || toOwner) && !w.owner {
+			continue
+		}
+		select {
+		case w.events <- e:
+		default:
+			s.log.Warn("a watcher does not read its events; one was dropped")
+		}
+	}
+}
+
+func (s *Session) note(format string, args ...any) { s.say(false, format, args...) }
+func (s *Session) warn(format string, args ...any) { s.say(true, format, args...) }

@@ -1,0 +1,299 @@
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/teleswap/teleswap/daemon/kube"
+	"github.com/teleswap/teleswap/daemon/ledger"
+)
+
+// Request asks for a swap.
+type Request struct {
+	Connection json.RawMessage // of kube.Connection
+	Ref        kube.Ref
+	Image      string
+	PullPolicy string
+	PID        int      // of the command
+	Command    []string // what will run
+}
+
+// Session is one swap. Its methods are safe for concurrent use.
+type Session struct {
+	id  string
+	cfg Config
+	req Request
+	log *slog.Logger
+	// restored is closed when another session that is being restored has ended; nil
+	// for a session that is not, or is not known.
+	restored func(id string) <-chan struct{}
+
+	// ended is closed with the first ending, childGone when the child has ended (or
+	// will never start), childUp when it runs, done when Run has returned.
+	ended, childGone, childUp, done chan struct{}
+	// quitting is closed when the daemon wants to go; retry wakes a stuck session.
+	quitting chan struct{}
+	retry    chan struct{}
+
+	// attending are the goroutines that end with the session.
+	attending sync.WaitGroup
+
+	mu        sync.Mutex
+	state     State
+	since     time.Time
+	target    string
+	namespace string
+	context   string
+	steps     []Step
+	problem   string
+	retryConn json.RawMessage
+	transport string
+	agentPod  string
+	childPID  int
+	why       ending
+	outcome   Outcome
+	watchers  map[*watcher]struct{}
+}
+
+// ending is why a session ends.
+type ending struct {
+	reason string
+	err    error // what went wrong; nil when it ended as asked
+	asked  bool  // by the owner
+}
+
+func newSession(id string, cfg Config, req Request) *Session {
+	log := cfg.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Session{
+		id: id, cfg: cfg, req: req, log: log.With("session", id),
+		ended: make(chan struct{}), childGone: make(chan struct{}), childUp: make(chan struct{}), done: make(chan struct{}),
+		quitting: make(chan struct{}), retry: make(chan struct{}, 1),
+		restored: func(string) <-chan struct{} { return nil },
+		since:    cfg.Now(), watchers: map[*watcher]struct{}{},
+		target: "deployment/" + req.Ref.Name,
+	}
+}
+
+// idAlphabet has no letters that are mistaken for digits, nor vowels that make words.
+const idAlphabet = "23456789bcdfghjkmnpqrstvwxz"
+
+// newID is a session's name: six characters, some 380 million of them.
+func newID() string {
+	id := make([]byte, 0, 6)
+	var b [16]byte
+	for len(id) < cap(id) {
+		rand.Read(b[:]) // never fails
+		for _, c := range b {
+			// Whole multiples of the alphabet only, so that no letter is likelier.
+			if int(c) < 256/len(idAlphabet)*len(idAlphabet) && len(id) < cap(id) {
+				id = append(id, idAlphabet[int(c)%len(idAlphabet)])
+			}
+		}
+	}
+	return string(id)
+}
+
+// ID is the session's name.
+func (s *Session) ID() string { return s.id }
+
+// Done is closed when the session is over.
+func (s *Session) Done() <-chan struct{} { return s.done }
+
+// Outcome is how the session ended; valid once Done is closed.
+func (s *Session) Outcome() Outcome {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.outcome
+}
+
+// ChildStarted tells that the user's process runs.
+func (s *Session) ChildStarted(pid int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.childPID = pid
+	closeOnce(s.childUp)
+}
+
+// ChildExited tells that the user's process has ended, or (with err) never began.
+func (s *Session) ChildExited(status string, err error) {
+	s.mu.Lock()
+	closeOnce(s.childGone)
+	s.mu.Unlock()
+	if err != nil {
+		err = fmt.Errorf("start the process: %w", err)
+	}
+	s.end(ending{reason: "the process ended (" + status + ")", err: err})
+}
+
+// Leave ends the session: the cluster is restored while the process still serves, and
+// then the owner is asked to end it. asked is true when it is the owner that leaves.
+func (s *Session) Leave(reason string, asked bool) {
+	s.end(ending{reason: reason, asked: asked})
+}
+
+// OwnerGone tells that the command has died, and its child with it.
+func (s *Session) OwnerGone() {
+	s.mu.Lock()
+	closeOnce(s.childGone)
+	s.mu.Unlock()
+	s.end(ending{reason: "the teleswap command died", asked: true})
+}
+
+// Quit is Leave for a daemon that wants to go.
+func (s *Session) Quit(reason string) {
+	s.end(ending{reason: reason})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	closeOnce(s.quitting)
+}
+
+// end keeps the first ending.
+func (s *Session) end(e ending) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.ended:
+	default:
+		s.why = e
+		close(s.ended)
+	}
+}
+
+func (s *Session) currentEnding() ending {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.why
+}
+
+// closeOnce needs the lock of whoever owns the channel.
+func closeOnce(c chan struct{}) {
+	select {
+	case <-c:
+	default:
+		close(c)
+	}
+}
+
+// become is the one way to change state.
+func (s *Session) become(next State) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == next {
+		return
+	}
+	if !s.state.mayBecome(next) {
+		s.log.Error("a transition that the diagram does not know", "from", s.state.String(), "to", next.String())
+		return
+	}
+	s.log.Info("state", "from", s.state.String(), "to", next.String())
+	s.state = next
+}
+
+func (s *Session) say(warning bool, format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	s.log.Info("message", "text", text, "warning", warning)
+	s.emit(Message{Warning: warning, Text: text})
+}
+
+// errEnded is the cause of a forward context that ended because the session did.
+var errEnded = errors.New("the session ends")
+
+// run is the session's life. ctx is the daemon's, which outlives restoring unless the
+// daemon is given up on.
+func (s *Session) run(ctx context.Context) {
+	sw := &swap{}
+	fwd, cancel := context.WithCancelCause(ctx)
+	watching := make(chan struct{})
+	go func() { // ends with the ending or with fwd
+		defer close(watching)
+		select {
+		case <-s.ended:
+			cancel(errEnded)
+		case <-fwd.Done():
+		}
+	}()
+	if err := s.forward(fwd, sw); err != nil {
+		s.end(ending{reason: "a step failed", err: err})
+	} else {
+		s.become(Active)
+		s.activated(sw)
+		select {
+		case <-s.ended:
+		case <-ctx.Done():
+			s.end(ending{reason: "the daemon was ended", err: context.Cause(ctx)})
+		}
+	}
+	cancel(errEnded)
+	<-watching
+	s.finish(ctx, sw)
+}
+
+// runOrphan restores what a dead process has left. entry is the session's from then on.
+func (s *Session) runOrphan(ctx context.Context, entry Entry) {
+	s.end(ending{reason: "its teleswap daemon died"})
+	s.finish(ctx, &swap{entry: entry, orphan: true})
+}
+
+// endWithLink ends the session when its agent is lost. It ends with the session.
+func (s *Session) endWithLink(link Link) {
+	select {
+	case <-link.Gone():
+		s.end(ending{reason: "the agent is gone", err: fmt.Errorf("the agent is gone: %w", link.Err())})
+	case <-s.ended:
+	}
+}
+
+// Retry has a stuck session try again at once, with another connection if conn is set.
+func (s *Session) Retry(conn json.RawMessage) {
+	s.mu.Lock()
+	if len(conn) > 0 {
+		s.retryConn = conn
+	}
+	s.mu.Unlock()
+	select {
+	case s.retry <- struct{}{}:
+	default:
+	}
+}
+
+// connection is what a restore uses: the user's latest word, else the record's.
+func (s *Session) connection(rec ledger.Record) json.RawMessage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case len(s.retryConn) > 0:
+		return s.retryConn
+	case len(s.req.Connection) > 0:
+		return s.req.Connection
+	}
+	return rec.Connection
+}
+
+// State is where the session stands.
+func (s *Session) State() State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state
+}
+
+func (s *Session) setProblem(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.problem = text
+}
+
+// activated tells everybody that the swap stands.
+func (s *Session) activated(sw *swap) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.emitLocked(Activated{Target: sw.target.String(), PID: s.childPID, Transport: s.transport})
+}

@@ -1,0 +1,442 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/teleswap/teleswap/daemon/kube"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// points is how many points a whole swap has at which its process may die.
+func points(t *testing.T) int {
+	n := 0
+	synctest.Test(t, func(t *testing.T) {
+		p := newLab(t).process(0)
+		s, c := p.swap(t)
+		<-c.active
+		s.Leave("test", true)
+		<-c.over
+		n = p.gate.seen
+	})
+	return n
+}
+
+// TestCrashAtEveryPoint kills the process before and after each write to the ledger and
+// each effect on the cluster, forwards and backwards, and has the next one replay.
+func TestCrashAtEveryPoint(t *testing.T) {
+	n := points(t)
+	if n < 20 {
+		t.Fatalf("a swap has %d points only: the gate misses effects", n)
+	}
+	for at := 1; at <= n; at++ {
+		t.Run(fmt.Sprintf("point %d", at), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLab(t)
+				p := l.process(at)
+				s, c := p.swap(t)
+				select {
+				case <-c.active:
+					s.Leave("test", true)
+				case <-p.gate.dead:
+				}
+				<-p.gate.dead
+				p.end()
+
+				next := l.process(0)
+				orphans, err := next.Replay(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, o := range orphans {
+					<-o.Done()
+					if out := o.Outcome(); !out.Restored || out.Err != nil {
+						t.Errorf("orphan's outcome %+v, want restored", out)
+					}
+				}
+				l.world.untouched(t)
+				if left, err := next.cfg.Ledger.Records(); err != nil || len(left) != 0 {
+					t.Errorf("ledger holds %v, %v; want nothing", left, err)
+				}
+			})
+		})
+	}
+}
+
+// TestCrashOfTheReplay kills the process that replays, too, at each of its points.
+func TestCrashOfTheReplay(t *testing.T) {
+	for at := 1; ; at++ {
+		died := false
+		synctest.Test(t, func(t *testing.T) {
+			l := newLab(t)
+			first := l.process(0)
+			_, c := first.swap(t)
+			<-c.active
+			// The process dies while the swap is active.
+			close(first.gate.dead)
+			first.gate.mu.Lock()
+			first.gate.at = 1
+			first.gate.mu.Unlock()
+			first.end()
+
+			second := l.process(at)
+			if _, err := second.Replay(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			select {
+			case <-second.gate.dead:
+				died = true
+			default:
+			}
+			second.end()
+
+			third := l.process(0)
+			if _, err := third.Replay(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			third.end()
+			l.world.untouched(t)
+		})
+		if !died {
+			if at < 8 {
+				t.Fatalf("a replay has %d points only", at-1)
+			}
+			return
+		}
+	}
+}
+
+func TestEndings(t *testing.T) {
+	cases := []struct {
+		name  string
+		end   func(p *proc, s *Session)
+		holds bool // the agent must hold before the originals come
+		stops bool // the owner is asked to end its child
+		err   string
+	}{
+		{"child exits", func(_ *proc, s *Session) { s.ChildExited("status 3", nil) }, true, true, ""},
+		{"owner leaves", func(_ *proc, s *Session) { s.Leave("Ctrl-C", true) }, false, true, ""},
+		{"leave", func(_ *proc, s *Session) { s.Leave("teleswap leave", false) }, false, true, ""},
+		{"owner dies", func(_ *proc, s *Session) { s.OwnerGone() }, true, true, ""},
+		{"daemon quits", func(p *proc, _ *Session) { close(p.stop) }, false, true, ""},
+		{"agent is lost", func(p *proc, _ *Session) {
+			p.link.err = errors.New("pod was deleted")
+			close(p.link.gone)
+		}, false, true, "the agent is gone: pod was deleted"},
+	}
+	for _, tc := range cases {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLab(t)
+				p := l.process(0)
+				s, c := p.swap(t)
+				<-c.active
+				if l.world.replicas != 0 {
+					t.Fatalf("active with %d replicas of the original", l.world.replicas)
+				}
+				tc.end(p, s)
+				<-c.over
+				l.world.untouched(t)
+				history := strings.Join(l.world.log, ", ")
+				if got := strings.Contains(history, "hold"); got != tc.holds {
+					t.Errorf("held: %v, want %v; history %s", got, tc.holds, history)
+				}
+				want := "Scale 2, WaitAvailable, hand over to 2, DeleteAgent, DeleteSecret, Unmark"
+				if !strings.Contains(strings.ReplaceAll(history, "hold, ", ""), want) {
+					t.Errorf("history %s\nwant in it %s", history, want)
+				}
+				if c.stopped != tc.stops {
+					t.Errorf("owner asked to end its child: %v, want %v", c.stopped, tc.stops)
+				}
+				if got := errorText(c.outcome.Err); got != tc.err || !c.outcome.Restored {
+					t.Errorf("outcome %+v, want restored and error %q", c.outcome, tc.err)
+				}
+			})
+		})
+	}
+}
+
+// TestForwardOrder keeps the order that loses no request: nothing is scaled down before
+// the agent may be Ready, and that not before the process listens.
+func TestForwardOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t)
+		p := l.process(0)
+		p.box.listen() // nothing yet
+		_, c := p.swap(t)
+		synctest.Wait()
+		history := strings.Join(l.world.log, ", ")
+		if history != "Mark, CreateSecret, CreateAgent, attach" {
+			t.Fatalf("before the process listens: %s", history)
+		}
+		p.box.listen(8080)
+		<-c.active
+		if got, want := strings.Join(l.world.log[4:], ", "), "ready, Scale 0"; got != want {
+			t.Errorf("after the process listens: %s, want %s", got, want)
+		}
+	})
+}
+
+func TestPortThatIsNeverOpened(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t)
+		p := l.process(0)
+		p.box.listen(9090)
+		s, c := p.swap(t)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		c.mu.Lock()
+		got := slices.Clone(c.messages)
+		c.mu.Unlock()
+		want := "waiting: nothing listens on port 8080 yet; the process listens on 9090 (does it read its port from the environment?)"
+		if len(got) != 1 || got[0] != want {
+			t.Errorf("messages %q, want once %q", got, want)
+		}
+		p.box.listen(9090, 9091)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		c.mu.Lock()
+		if len(c.messages) != 2 {
+			t.Errorf("%d messages after the set changed, want 2", len(c.messages))
+		}
+		c.mu.Unlock()
+		s.Leave("Ctrl-C", true)
+		<-c.over
+		l.world.untouched(t)
+	})
+}
+
+// TestFailureOfEachStep has the cluster refuse one method after the other.
+func TestFailureOfEachStep(t *testing.T) {
+	for _, method := range []string{"Resolve", "CheckAccess", "Mark", "CreateSecret", "CreateAgent", "WaitAgentRunning", "Scale 0"} {
+		t.Run(method, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLab(t)
+				p := l.process(0)
+				refused := errors.New(method + " was refused")
+				p.cluster.fail[method] = func() error { return refused }
+				_, c := p.swap(t)
+				<-c.over
+				l.world.untouched(t)
+				if !errors.Is(c.outcome.Err, refused) || !c.outcome.Restored {
+					t.Errorf("outcome %+v, want %v", c.outcome, refused)
+				}
+				before := method == "Resolve" || method == "CheckAccess"
+				if c.outcome.Unchanged != before {
+					t.Errorf("unchanged: %v, want %v", c.outcome.Unchanged, before)
+				}
+			})
+		})
+	}
+}
+
+func TestRestoreIsTriedUntilTheAPIServerIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t)
+		p := l.process(0)
+		s, c := p.swap(t)
+		<-c.active
+		back := time.Now().Add(5 * time.Minute)
+		p.cluster.fail["Targets"] = func() error {
+			if time.Now().Before(back) {
+				return errors.New("connection refused")
+			}
+			return nil
+		}
+		s.Leave("Ctrl-C", true)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if st := s.Status(); st.State != Stuck || !strings.Contains(st.Problem, "connection refused") {
+			t.Errorf("after a minute: %s, %q; want stuck, and why", st.State, st.Problem)
+		}
+		<-c.over
+		l.world.untouched(t)
+		if c.outcome.Err != nil || !c.outcome.Restored {
+			t.Errorf("outcome %+v, want restored", c.outcome)
+		}
+		if late := time.Since(back); late > maxRetry {
+			t.Errorf("restored %s after the API server was back", late)
+		}
+	})
+}
+
+func TestQuitLeavesTheRestToTheLedger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t)
+		p := l.process(0)
+		_, c := p.swap(t)
+		<-c.active
+		p.cluster.fail["Targets"] = func() error { return errors.New("connection refused") }
+		p.end()
+		<-c.over
+		if c.outcome.Restored {
+			t.Error("restored without an API server")
+		}
+		next := l.process(0)
+		orphans, err := next.Replay(t.Context())
+		if err != nil || len(orphans) != 1 {
+			t.Fatalf("replay: %d orphans, %v; want 1", len(orphans), err)
+		}
+		<-orphans[0].Done()
+		l.world.untouched(t)
+	})
+}
+
+// TestChildIsAskedToEndWhenCallersHaveGone has the agent wait for connections that the
+// child keeps open: it must not be waited for until its grace is over.
+func TestChildIsAskedToEndWhenCallersHaveGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t)
+		p := l.process(0)
+		s, c := p.swap(t)
+		<-c.active
+		p.cluster.fail["DeleteAgent"] = func() error {
+			close(p.link.quiet)
+			<-s.childGone // its end closes the connections
+			return nil
+		}
+		s.Leave("leave", false)
+		<-c.over
+		l.world.untouched(t)
+		if !c.stopped {
+			t.Error("the owner was not asked to end its child")
+		}
+	})
+}
+
+func TestScaledByHandMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t)
+		p := l.process(0)
+		s, c := p.swap(t)
+		<-c.active
+		l.world.mu.Lock()
+		l.world.replicas = 5
+		l.world.mu.Unlock()
+		s.Leave("test", true)
+		<-c.over
+		if l.world.replicas != 5 {
+			t.Errorf("replicas %d, want the 5 that were set by hand", l.world.replicas)
+		}
+	})
+}
+
+func TestRestoreByMark(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t)
+		l.world.replicas = 0
+		l.world.marks["web"] = "abc234"
+		l.world.agents[kube.AgentName("web", "abc234")] = true
+		l.world.secrets[kube.AgentName("web", "abc234")] = true
+		p := l.process(0)
+
+		restoring, messages, err := p.Restore(t.Context(), RestoreRequest{})
+		if err != nil || len(restoring) != 0 {
+			t.Fatalf("somebody else's session is restored unasked: %v, %v", restoring, err)
+		}
+		if len(messages) != 1 || !strings.Contains(messages[0].Text, "other@elsewhere") {
+			t.Errorf("messages %v, want whose it is", messages)
+		}
+		restoring, _, err = p.Restore(t.Context(), RestoreRequest{Selector: "deployment/web"})
+		if err != nil || len(restoring) != 1 {
+			t.Fatalf("restore by name: %v, %v; want one session", restoring, err)
+		}
+		<-restoring[0].Done()
+		l.world.untouched(t)
+	})
+}
+
+func TestRestoreLeavesTheLivingAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t)
+		p := l.process(0)
+		s, c := p.swap(t)
+		<-c.active
+		restoring, messages, err := p.Restore(t.Context(), RestoreRequest{Selector: "web"})
+		if err != nil || len(restoring) != 0 || len(messages) != 1 {
+			t.Errorf("restore of a living session: %v, %v, %v; want a message alone", restoring, messages, err)
+		}
+		if s.State() != Active {
+			t.Errorf("the living session is %s", s.State())
+		}
+	})
+}
+
+func TestSwapAgainWhileRestoring(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t)
+		p := l.process(0)
+		slow := make(chan struct{})
+		p.cluster.fail["DeleteAgent"] = func() error { <-slow; return nil }
+		s, c := p.swap(t)
+		<-c.active
+		s.Leave("test", true)
+		synctest.Wait()
+		_, again := p.swap(t)
+		synctest.Wait()
+		close(slow)
+		<-c.over
+		<-again.active
+	})
+}
+
+func TestPrepareGoesToTheOwnerAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newLab(t).process(0)
+		p.box.listen()
+		s, c := p.swap(t)
+		events, done := s.Watch(false)
+		defer done()
+		p.box.listen(8080)
+		<-c.active
+		s.Leave("test", true)
+		for e := range events {
+			switch e.(type) {
+			case Prepare, StopChild:
+				t.Errorf("a bystander was sent %T", e)
+			}
+		}
+	})
+}
+
+func TestSelect(t *testing.T) {
+	st := Status{ID: "k3f9qz", Target: "deployment/web:app"}
+	for selector, want := range map[string]bool{
+		"k3f9qz": true, "web": true, "web:app": true, "deployment/web": true, "deploy/web:app": true,
+		"we": false, "web:other": false, "deployment/other": false, "app": false,
+	} {
+		if got := st.matches(selector); got != want {
+			t.Errorf("%q matches: %v, want %v", selector, got, want)
+		}
+	}
+}
+
+func TestIDs(t *testing.T) {
+	seen := map[string]bool{}
+	for range 1000 {
+		id := newID()
+		if len(id) != 6 || strings.Trim(id, idAlphabet) != "" {
+			t.Fatalf("id %q", id)
+		}
+		seen[id] = true
+	}
+	if len(seen) < 990 {
+		t.Errorf("%d different ids of 1000", len(seen))
+	}
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}

@@ -1,0 +1,417 @@
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/teleswap/teleswap/daemon/kube"
+	"github.com/teleswap/teleswap/daemon/ledger"
+	"github.com/teleswap/teleswap/daemon/sandbox"
+	"github.com/teleswap/teleswap/proxy/tunnel"
+)
+
+// swap is what the steps of one session find and make, each for those after it.
+type swap struct {
+	cluster  Cluster
+	target   *kube.Target
+	services []netip.Prefix
+	entry    Entry // the ledger's; nil: nothing was changed
+	mark     kube.Mark
+	keys     *tunnel.Keys
+	agent    kube.Agent
+	pod      kube.AgentPod
+	link     Link
+	view     *tunnel.PodView
+	prepared bool // the owner was told to start its child
+	box      Box
+	ready    bool // the agent was told that it may be Ready
+	moved    bool // connections were handed over to the original's pods
+	orphan   bool // nothing lives of it yet: its agent may still stand
+}
+
+// step is one step forwards. Its undo is the data that it writes to the ledger.
+type step struct {
+	name string
+	do   func(s *Session, ctx context.Context, sw *swap) (detail string, err error)
+}
+
+// recipe is a swap.
+func recipe() []step {
+	return []step{
+		{"resolve", (*Session).resolve},
+		{"mark", (*Session).mark},
+		{"agent", (*Session).standUp},
+		{"dial", (*Session).dial},
+		{"start", (*Session).start},
+		{"ready", (*Session).becomeReady},
+		{"shift", (*Session).shift},
+	}
+}
+
+// forward takes the steps in order, and stops at the first that fails.
+func (s *Session) forward(ctx context.Context, sw *swap) error {
+	for _, st := range recipe() {
+		if err := s.track(st.name, false, func() (string, error) { return st.do(s, ctx, sw) }); err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// track runs one step, times it and tells the watchers.
+func (s *Session) track(name string, undo bool, do func() (string, error)) error {
+	s.report(Step{Name: name, State: StepStarted, Undo: undo})
+	began := s.cfg.Now()
+	detail, err := do()
+	done := Step{Name: name, State: StepDone, Detail: detail, Took: s.cfg.Now().Sub(began), Undo: undo}
+	if err != nil {
+		done.State = StepFailed
+		done.Detail = s.failure(undo, err)
+	}
+	s.report(done)
+	return err
+}
+
+// failure is a failed step's detail: the outcome will say why a step forwards failed.
+func (s *Session) failure(undo bool, err error) string {
+	if undo {
+		return firstLine(err.Error())
+	}
+	select {
+	case <-s.ended:
+		return "interrupted"
+	default:
+		return ""
+	}
+}
+
+func (s *Session) report(st Step) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := len(s.steps); n > 0 && s.steps[n-1].Name == st.Name && s.steps[n-1].Undo == st.Undo {
+		s.steps[n-1] = st
+	} else {
+		s.steps = append(s.steps, st)
+	}
+	if st.State != StepStarted {
+		s.log.Info("step", "name", st.Name, "undo", st.Undo, "ok", st.State == StepDone,
+			"detail", st.Detail, "milliseconds", st.Took.Milliseconds())
+	}
+	s.emitLocked(st)
+}
+
+// resolve finds out everything that could stand in the way, and changes nothing.
+func (s *Session) resolve(ctx context.Context, sw *swap) (string, error) {
+	if err := s.cfg.Check(); err != nil {
+		return "", err
+	}
+	cluster, err := s.cfg.Connect(s.req.Connection)
+	if err != nil {
+		return "", err
+	}
+	sw.cluster = cluster
+	var wg sync.WaitGroup
+	var resolveErr, accessErr, rangesErr error
+	wg.Go(func() { sw.target, resolveErr = s.find(ctx, cluster) })
+	wg.Go(func() { accessErr = cluster.CheckAccess(ctx) })
+	wg.Go(func() { sw.services, rangesErr = cluster.ServiceCIDRs(ctx) })
+	wg.Go(func() { sw.keys, err = tunnel.NewKeys(s.id, s.cfg.Now()) })
+	wg.Wait()
+	// The list of all missing permissions says more than the first refusal.
+	var missing *kube.MissingPermissionError
+	if errors.As(accessErr, &missing) {
+		return "", accessErr
+	}
+	if err := errors.Join(firstError(resolveErr, accessErr), err); err != nil {
+		return "", err
+	}
+	if rangesErr != nil {
+		s.log.Warn("the Service ranges are unknown; private addresses go to the cluster all the same", "error", rangesErr)
+	}
+	s.mu.Lock()
+	s.target, s.namespace, s.context = sw.target.String(), sw.target.Namespace, cluster.Context()
+	s.mu.Unlock()
+	for _, n := range sw.target.Notes {
+		s.note("%s", n)
+	}
+	return fmt.Sprintf("%s in %s, %s", sw.target, sw.target.Namespace, portsText(sw.target.Listen)), nil
+}
+
+// find resolves the target. One that a session of this daemon is just giving back is
+// waited for: a user who swaps again does not care about the last time's end.
+func (s *Session) find(ctx context.Context, cluster Cluster) (*kube.Target, error) {
+	for {
+		target, err := cluster.Resolve(ctx, s.req.Ref)
+		var swapped *kube.AlreadySwappedError
+		if !errors.As(err, &swapped) || s.restored(swapped.Mark.ID) == nil {
+			return target, err
+		}
+		s.note("waiting until session %s has given %s back", swapped.Mark.ID, swapped.Target)
+		select {
+		case <-s.restored(swapped.Mark.ID):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// mark says in the cluster whose the target is now.
+func (s *Session) mark(ctx context.Context, sw *swap) (string, error) {
+	name := sw.target.Name
+	agent := kube.AgentName(name, s.id)
+	conn, err := s.cfg.Redact(s.req.Connection, sw.cluster, sw.target.Namespace)
+	if err != nil {
+		return "", fmt.Errorf("write the connection to the ledger: %w", err)
+	}
+	undo, err := undoStep(undoMark, markUndo{Name: name})
+	if err != nil {
+		return "", err
+	}
+	sw.entry, err = s.cfg.Ledger.Begin(ledger.Record{
+		Session: s.id, Created: s.cfg.Now(), Target: sw.target.String(), Namespace: sw.target.Namespace,
+		Context: sw.cluster.Context(), Connection: conn, Steps: []ledger.Step{undo},
+	})
+	if err != nil {
+		return "", err
+	}
+	sw.mark, err = sw.cluster.Mark(ctx, sw.target, kube.Mark{
+		ID: s.id, User: s.cfg.User, Host: s.cfg.Host, Since: s.cfg.Now().UTC().Truncate(time.Second),
+		Replicas: sw.target.Replicas, Agent: agent,
+	})
+	if err != nil {
+		return "", err
+	}
+	return "as " + s.id, nil
+}
+
+// standUp puts the agent beside the target's pods.
+func (s *Session) standUp(ctx context.Context, sw *swap) (string, error) {
+	sw.agent = kube.Agent{
+		Session: s.id, Name: kube.AgentName(sw.target.Name, s.id),
+		Image: s.req.Image, PullPolicy: s.req.PullPolicy, Keys: sw.keys.AgentFiles(),
+	}
+	undo, err := undoStep(undoAgent, agentUndo{
+		Name: sw.agent.Name, Target: sw.target.Name, Available: available(sw), Port: sw.target.TunnelPort,
+	})
+	if err != nil {
+		return "", err
+	}
+	if err := sw.entry.Append(undo); err != nil {
+		return "", err
+	}
+	if err := s.cfg.Keys.Save(s.id, sw.keys); err != nil {
+		s.log.Warn("the keys are not kept for a next daemon", "error", err)
+	}
+	if err := sw.cluster.CreateSecret(ctx, sw.target, sw.agent); err != nil {
+		return "", err
+	}
+	if err := sw.cluster.CreateAgent(ctx, sw.target, sw.agent); err != nil {
+		return "", err
+	}
+	sw.pod, err = sw.cluster.WaitAgentRunning(ctx, sw.agent.Name, s.notify())
+	if err != nil {
+		return "", err
+	}
+	s.mu.Lock()
+	s.agentPod = sw.pod.Name
+	s.mu.Unlock()
+	return "pod " + sw.pod.Name, nil
+}
+
+// notify passes on what is being waited for.
+func (s *Session) notify() kube.Notify { return func(line string) { s.note("%s", line) } }
+
+// dial opens the tunnel and takes the pod's view.
+func (s *Session) dial(ctx context.Context, sw *swap) (detail string, err error) {
+	sw.link, err = s.cfg.Dial(ctx, LinkConfig{
+		Cluster: sw.cluster, Session: s.id, Agent: sw.agent.Name, Pod: sw.pod, Port: sw.target.TunnelPort,
+		Image: sw.agent.Image, Keys: sw.keys, Services: sw.services, Warn: s.warn, Logger: s.log,
+	})
+	if err != nil {
+		return "", err
+	}
+	link := sw.link
+	s.attending.Go(func() { s.endWithLink(link) })
+	sw.view, err = sw.link.View(ctx)
+	if err != nil {
+		return "", fmt.Errorf("ask the agent for its pod: %w", err)
+	}
+	s.mu.Lock()
+	s.transport = sw.link.Transport()
+	s.mu.Unlock()
+	return "by " + sw.link.Transport(), nil
+}
+
+// start has the owner start its process, and joins its sandbox to the pod.
+func (s *Session) start(ctx context.Context, sw *swap) (string, error) {
+	token := rand.Text()
+	arrived, cancel := s.cfg.Boxes.Expect(s.id, token)
+	defer cancel()
+	prefixes := make([]string, 0, len(sw.view.GetPodIps()))
+	for _, ip := range sw.view.GetPodIps() {
+		addr, err := netip.ParseAddr(ip)
+		if err != nil {
+			return "", fmt.Errorf("the agent reports a pod address that is none: %w", err)
+		}
+		prefixes = append(prefixes, netip.PrefixFrom(addr, addr.BitLen()).String())
+	}
+	sw.prepared = true
+	s.emit(Prepare{
+		Token: token, Hostname: sw.view.GetHostname(), Addresses: prefixes, MTU: sandbox.DefaultMTU,
+		ResolvConf: sw.view.GetResolvConf(), Hosts: sw.view.GetHosts(), Env: sw.view.GetEnv(),
+	})
+	select {
+	case sw.box = <-arrived:
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+	err := sw.link.Attach(ctx, sw.box, sw.view)
+	if ackErr := sw.box.Ack(err); err == nil {
+		err = ackErr
+	}
+	if err != nil {
+		return "", fmt.Errorf("join the sandbox to the pod: %w", err)
+	}
+	select {
+	case <-s.childUp:
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return "pid " + strconv.Itoa(s.childPID), nil
+}
+
+// becomeReady waits until the process serves, and then until the cluster knows.
+func (s *Session) becomeReady(ctx context.Context, sw *swap) (string, error) {
+	if err := s.awaitListening(ctx, sw.box, sw.target.Need); err != nil {
+		return "", err
+	}
+	sw.ready = true
+	if err := sw.link.SetReady(ctx); err != nil {
+		return "", fmt.Errorf("tell the agent that the process listens: %w", err)
+	}
+	pod, err := sw.cluster.WaitAgentReady(ctx, sw.agent.Name, s.notify())
+	if err != nil {
+		return "", err
+	}
+	if err := sw.cluster.WaitEndpoints(ctx, sw.target.Services, pod); err != nil {
+		return "", err
+	}
+	if len(sw.target.Need) == 0 {
+		return "no port to wait for", nil
+	}
+	return "listens on " + joinPorts(sw.target.Need), nil
+}
+
+// shift takes the originals away: from here on only the local process answers.
+func (s *Session) shift(ctx context.Context, sw *swap) (string, error) {
+	replicas := sw.mark.Replicas
+	undo, err := undoStep(undoShift, shiftUndo{Name: sw.target.Name, Replicas: replicas, Available: available(sw)})
+	if err != nil {
+		return "", err
+	}
+	if err := sw.entry.Append(undo); err != nil {
+		return "", err
+	}
+	if err := sw.cluster.Scale(ctx, sw.target.Name, 0); err != nil {
+		return "", err
+	}
+	s.awaitShifted(ctx, sw)
+	return fmt.Sprintf("%d → 0 replicas", replicas), nil
+}
+
+const (
+	// shiftEvery is how often it is asked whether the originals still serve. It takes the
+	// cluster's controllers some 50 ms.
+	shiftEvery = 50 * time.Millisecond
+	// shiftPatience bounds the wait: that the API server took the scale is enough.
+	shiftPatience = 3 * time.Second
+)
+
+// awaitShifted waits until none of the originals counts as ready, so that "swapped" is
+// the truth when it is said. Pods that end leave the Services' endpoints at the same
+// moment.
+func (s *Session) awaitShifted(ctx context.Context, sw *swap) {
+	ctx, cancel := context.WithTimeout(ctx, shiftPatience)
+	defer cancel()
+	tick := time.NewTicker(shiftEvery)
+	defer tick.Stop()
+	for {
+		targets, err := sw.cluster.Targets(ctx)
+		serving := slices.ContainsFunc(targets, func(t kube.TargetSummary) bool {
+			return t.Name == sw.target.Name && t.Ready > 0
+		})
+		if err != nil || !serving {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			s.log.Info("the originals are still ready", "after", shiftPatience)
+			return
+		}
+	}
+}
+
+// available is how many pods of the target were available before: more must not be
+// waited for when it is restored.
+func available(sw *swap) int32 {
+	if sw.target.Deployment == nil {
+		return sw.target.Replicas
+	}
+	return min(sw.target.Deployment.Status.AvailableReplicas, sw.target.Replicas)
+}
+
+// undoStep is a ledger step with its undo as JSON.
+func undoStep(name string, undo any) (ledger.Step, error) {
+	data, err := json.Marshal(undo)
+	if err != nil {
+		return ledger.Step{}, fmt.Errorf("encode the undo of %s: %w", name, err)
+	}
+	return ledger.Step{Name: name, Undo: data}, nil
+}
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(text, "\n")
+	return line
+}
+
+func portsText(ports []int32) string {
+	switch len(ports) {
+	case 0:
+		return "no ports"
+	case 1:
+		return "port " + joinPorts(ports)
+	}
+	return "ports " + joinPorts(ports)
+}
+
+func joinPorts(ports []int32) string {
+	texts := make([]string, 0, len(ports))
+	for _, p := range ports {
+		texts = append(texts, strconv.Itoa(int(p)))
+	}
+	return strings.Join(texts, ", ")
+}

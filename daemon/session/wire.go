@@ -1,0 +1,215 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/teleswap/teleswap/daemon/sandbox"
+	"github.com/teleswap/teleswap/dnsresolver"
+	"github.com/teleswap/teleswap/proxy/netstack"
+	"github.com/teleswap/teleswap/proxy/relay"
+	"github.com/teleswap/teleswap/proxy/tun"
+	"github.com/teleswap/teleswap/proxy/tunnel"
+)
+
+// laptopResolver is where the laptop says whom to ask for names.
+const laptopResolver = "/etc/resolv.conf"
+
+// laptopDialTimeout is less than connect(2)'s own patience on Linux (some 130 s), as
+// netstack keeps the process's SYN waiting meanwhile.
+const laptopDialTimeout = 30 * time.Second
+
+// Attach implements Link: a stack between the sandbox's device and the tunnel.
+func (l *agentLink) Attach(_ context.Context, box Box, view *tunnel.PodView) error {
+	addrs, err := parseAddrs(view.GetPodIps())
+	if err != nil {
+		return err
+	}
+	resolv, err := dns.ClientConfigFromReader(bytes.NewReader(view.GetResolvConf()))
+	if err != nil {
+		return fmt.Errorf("read the pod's resolv.conf: %w", err)
+	}
+	nameservers, err := parseAddrs(resolv.Servers)
+	if err != nil {
+		return fmt.Errorf("read the pod's resolv.conf: %w", err)
+	}
+	w := &wiring{link: l, routes: l.routes(addrs, view)}
+	resolver := &dnsresolver.Resolver{
+		Pod: podResolver{l}, Laptop: dnsresolver.SystemExchanger(laptopResolver),
+		Search: resolv.Search, Answered: w.answers.answered, Logger: l.log,
+	}
+	device, err := tun.FromFile(box.TakeTUN(), sandbox.DefaultMTU)
+	if err != nil {
+		return err
+	}
+	stack, err := netstack.New(netstack.Config{
+		Device: device, Addrs: addrs, DialTCP: w.dial,
+		DNS: resolver.Query, Nameservers: nameservers, Logger: l.log,
+	})
+	if err != nil {
+		return errors.Join(err, device.Close())
+	}
+	l.mu.Lock()
+	l.stack = stack
+	l.mu.Unlock()
+	l.attached <- stack
+	return nil
+}
+
+// routes is the route rule for this pod, this cluster and this laptop.
+func (l *agentLink) routes(pod []netip.Addr, view *tunnel.PodView) routes {
+	r := routes{Cluster: l.cfg.Services}
+	for _, a := range pod {
+		r.Cluster = append(r.Cluster, podSubnet(a))
+	}
+	for _, kv := range view.GetEnv() {
+		host, found := strings.CutPrefix(string(kv), "KUBERNETES_SERVICE_HOST=")
+		if !found {
+			continue
+		}
+		if a, err := netip.ParseAddr(host); err == nil {
+			r.Cluster = append(r.Cluster, netip.PrefixFrom(a, a.BitLen()))
+		}
+	}
+	own, err := net.InterfaceAddrs()
+	if err != nil {
+		l.log.Warn("the laptop's own addresses are unknown", "error", err)
+	}
+	for _, a := range own {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			r.Own = append(r.Own, p.Addr())
+		}
+	}
+	return r
+}
+
+// wiring is what connections of the process are dialled by.
+type wiring struct {
+	link    *agentLink
+	routes  routes
+	answers answers
+}
+
+// dial opens what the process asked for, the way its destination goes.
+func (w *wiring) dial(ctx context.Context, _, dst netip.AddrPort) (net.Conn, error) {
+	if w.routes.choose(dst.Addr(), w.answers.laptopKnows(dst.Addr())) == viaLaptop {
+		d := net.Dialer{Timeout: laptopDialTimeout}
+		return d.DialContext(ctx, "tcp", dst.String())
+	}
+	client, err := w.link.working(ctx)
+	if err != nil {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ENETUNREACH}
+	}
+	return client.DialContext(ctx, "tcp", dst.String())
+}
+
+// podResolver asks the pod's resolver through whatever tunnel stands.
+type podResolver struct{ link *agentLink }
+
+// Exchange implements dnsresolver.Exchanger.
+func (p podResolver) Exchange(ctx context.Context, msg []byte) ([]byte, error) {
+	client, err := p.link.working(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return client.Exchange(ctx, msg)
+}
+
+// acceptLoop serves connections that arrive at the pod, over one tunnel after the
+// other. It ends with ctx or when the agent is lost.
+func (l *agentLink) acceptLoop(ctx context.Context) {
+	var stack *netstack.Stack
+	select {
+	case stack = <-l.attached:
+	case <-ctx.Done():
+		return
+	}
+	for ctx.Err() == nil {
+		client, err := l.working(ctx)
+		if err != nil {
+			select {
+			case <-l.gone:
+				return
+			default:
+				continue // it waited long; wait on
+			}
+		}
+		if err := l.retell(ctx, client); err != nil {
+			l.log.Warn("the agent could not be told its state again", "error", err)
+		}
+		err = client.Accept(ctx, func(ctx context.Context, in *tunnel.Inbound) { l.serve(ctx, stack, in) })
+		if ctx.Err() == nil {
+			l.log.Info("accepting from this tunnel ended", "error", err)
+			select { // nothing more comes from this client
+			case <-client.Done():
+			case <-ctx.Done():
+			}
+		}
+	}
+}
+
+// retell gives a new connection what the agent had been told on the last one.
+func (l *agentLink) retell(ctx context.Context, client *tunnel.Client) error {
+	l.mu.Lock()
+	ready, held := l.ready, l.held
+	l.mu.Unlock()
+	switch {
+	case held:
+		return client.Hold(ctx)
+	case ready:
+		return client.SetReady(ctx, true)
+	}
+	return nil
+}
+
+// serve joins one connection that arrived at the pod to the process.
+func (l *agentLink) serve(ctx context.Context, stack *netstack.Stack, in *tunnel.Inbound) {
+	local, err := stack.DialTCP(ctx, in.Remote, in.Local)
+	if err != nil {
+		l.log.Debug("an inbound connection was refused", "port", in.Local.Port(), "error", err)
+		if err := in.Refuse(errnoOf(err)); err != nil {
+			l.log.Debug("refuse an inbound connection", "error", err)
+		}
+		return
+	}
+	remote, err := in.Accept()
+	if err != nil {
+		relay.Reset(local)
+		l.log.Debug("accept an inbound connection", "error", err)
+		return
+	}
+	stop := context.AfterFunc(ctx, func() { relay.Reset(local); relay.Reset(remote) })
+	defer stop()
+	if err := relay.Relay(local, remote); err != nil {
+		l.log.Debug("an inbound connection was cut", "error", err)
+	}
+}
+
+func errnoOf(err error) syscall.Errno {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return syscall.ECONNREFUSED
+}
+
+func parseAddrs(texts []string) ([]netip.Addr, error) {
+	addrs := make([]netip.Addr, 0, len(texts))
+	for _, t := range texts {
+		a, err := netip.ParseAddr(t)
+		if err != nil {
+			return nil, fmt.Errorf("%q is no address: %w", t, err)
+		}
+		addrs = append(addrs, a)
+	}
+	return addrs, nil
+}
