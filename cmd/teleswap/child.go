@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/teleswap/teleswap/daemon/api"
+	"github.com/teleswap/teleswap/daemon/podview"
+	"github.com/teleswap/teleswap/daemon/runner"
+)
+
+// child is the user's process, from the first try to start it to its exit status.
+type child struct {
+	started chan startResult
+	exited  chan exitResult
+	timer   *time.Timer // of the next rung
+
+	cancelStart context.CancelFunc // not nil while it starts
+	process     *runner.Process    // not nil while it runs
+	rung        rung
+	ran         bool
+	exit        runner.Exit
+	waitErr     error
+}
+
+type startResult struct {
+	process *runner.Process
+	err     error
+}
+
+type exitResult struct {
+	exit runner.Exit
+	err  error
+}
+
+type specResult struct {
+	spec runner.Spec
+	err  error
+}
+
+// rung is how far the signals have gone.
+type rung int
+
+const (
+	rungNone rung = iota
+	rungInterrupted
+	rungTerminated
+	rungKilled
+)
+
+func newChild() child {
+	timer := time.NewTimer(time.Hour)
+	timer.Stop()
+	return child{started: make(chan startResult, 1), exited: make(chan exitResult, 1), timer: timer}
+}
+
+func (c *child) starting() bool { return c.cancelStart != nil }
+func (c *child) running() bool  { return c.process != nil }
+func (c *child) alive() bool    { return c.starting() || c.running() }
+func (c *child) everRan() bool  { return c.ran }
+
+// start begins to start the process; started will have the result. The goroutine ends
+// with the start, which ctx and giveUp bound.
+func (c *child) start(ctx context.Context, sp specResult, s streams) {
+	ctx, cancel := context.WithCancel(ctx)
+	c.cancelStart = cancel
+	go func() {
+		if sp.err != nil {
+			c.started <- startResult{err: sp.err}
+			return
+		}
+		p, err := runner.Start(ctx, sp.spec, runner.Stdio{In: s.in, Out: s.out, Err: s.err})
+		if err != nil {
+			p = nil
+		}
+		c.started <- startResult{p, err}
+	}()
+}
+
+// giveUp ends a start under way.
+func (c *child) giveUp() {
+	if c.cancelStart != nil {
+		c.cancelStart()
+	}
+}
+
+// take notes how a start went. The goroutine ends with the process.
+func (c *child) take(st startResult) {
+	c.cancelStart()
+	c.cancelStart = nil
+	if st.err != nil {
+		return
+	}
+	c.process, c.ran = st.process, true
+	go func() {
+		exit, err := st.process.Wait()
+		c.exited <- exitResult{exit, err}
+	}()
+}
+
+func (c *child) ended(ex exitResult) {
+	c.timer.Stop()
+	c.process, c.exit, c.waitErr = nil, ex.exit, ex.err
+}
+
+// interrupt is the first rung of Ctrl-C: what the terminal has not sent itself.
+func (c *child) interrupt(sig os.Signal, ui *progress) {
+	c.rung = rungInterrupted
+	c.signal(sig, ui)
+	c.timer.Reset(termAfter)
+}
+
+// terminate is the first rung where nobody sits at a keyboard.
+func (c *child) terminate(ui *progress) {
+	c.giveUp()
+	if c.process == nil || c.rung != rungNone {
+		return
+	}
+	c.rung = rungTerminated
+	c.signal(syscall.SIGTERM, ui)
+	c.timer.Reset(killAfterTerm)
+}
+
+// nextRung is taken when patience is over, or the user's is.
+func (c *child) nextRung(ui *progress) {
+	if c.process == nil {
+		return
+	}
+	switch c.rung {
+	case rungNone:
+		c.rung = rungTerminated
+		c.signal(syscall.SIGTERM, ui)
+		c.timer.Reset(killAfterTerm)
+	case rungInterrupted:
+		ui.line("the process does not end; sending SIGTERM")
+		c.rung = rungTerminated
+		c.signal(syscall.SIGTERM, ui)
+		c.timer.Reset(killAfter)
+	case rungTerminated:
+		ui.line("the process does not end; sending SIGKILL")
+		c.rung = rungKilled
+		c.signal(syscall.SIGKILL, ui)
+	case rungKilled:
+	}
+}
+
+func (c *child) signal(sig os.Signal, ui *progress) {
+	if err := c.process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		ui.line("! the process could not be sent %s: %v", sig, err)
+	}
+}
+
+// makeSpec is what runner.Start needs, of what the daemon told and what is here.
+func makeSpec(session string, p *api.Prepare, command, environ []string) specResult {
+	var spec runner.Spec
+	dir, err := os.Getwd()
+	if err != nil {
+		return specResult{err: fmt.Errorf("find the working directory: %w", err)}
+	}
+	for _, text := range p.GetAddresses() {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return specResult{err: fmt.Errorf("the pod's address: %w", err)}
+		}
+		spec.Addrs = append(spec.Addrs, prefix)
+	}
+	pod := make([]string, 0, len(p.GetEnv()))
+	for _, kv := range p.GetEnv() {
+		pod = append(pod, string(kv))
+	}
+	spec.Session, spec.Token, spec.Handoff = session, p.GetToken(), p.GetHandoff()
+	spec.Hostname, spec.MTU = p.GetHostname(), int(p.GetMtu())
+	spec.ResolvConf, spec.Hosts = p.GetResolvConf(), p.GetHosts()
+	spec.Env, spec.Dir, spec.Argv = podview.Plan(environ, pod), dir, command
+	return specResult{spec: spec}
+}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+
+	"github.com/teleswap/teleswap/daemon/kube"
+)
+
+// kubeFlags are kubectl's connection flags.
+type kubeFlags struct {
+	flags *genericclioptions.ConfigFlags
+}
+
+func newKubeFlags() *kubeFlags {
+	flags := genericclioptions.NewConfigFlags(false)
+	flags.CacheDir = nil // of discovery, which is not used
+	return &kubeFlags{flags: flags}
+}
+
+func (k *kubeFlags) add(fs *pflag.FlagSet) { k.flags.AddFlags(fs) }
+
+// connection is what the daemon needs to reach the cluster: JSON of kube.Connection.
+func (k *kubeFlags) connection() ([]byte, error) {
+	cwd, err := os.Getwd()
+	if err != nil {
+		return nil, fmt.Errorf("find the working directory: %w", err)
+	}
+	data, err := json.Marshal(kube.FromFlags(k.flags, os.Environ(), cwd))
+	if err != nil {
+		return nil, fmt.Errorf("encode the connection to the cluster: %w", err)
+	}
+	return data, nil
+}
+
+// complete offers the kubeconfig's names; no cluster is asked for them.
+func (k *kubeFlags) complete(root *cobra.Command) {
+	names := func(pick func() []string) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return pick(), cobra.ShellCompDirectiveNoFileComp
+		}
+	}
+	for flag, pick := range map[string]func() []string{
+		"context": k.contexts, "cluster": k.clusters, "user": k.users, "namespace": k.namespaces,
+	} {
+		if err := root.RegisterFlagCompletionFunc(flag, names(pick)); err != nil {
+			cobra.CompErrorln(err.Error())
+		}
+	}
+}
+
+func (k *kubeFlags) contexts() []string {
+	cfg, err := k.flags.ToRawKubeConfigLoader().RawConfig()
+	if err != nil {
+		return nil
+	}
+	return sortedKeys(cfg.Contexts)
+}
+
+func (k *kubeFlags) clusters() []string {
+	cfg, err := k.flags.ToRawKubeConfigLoader().RawConfig()
+	if err != nil {
+		return nil
+	}
+	return sortedKeys(cfg.Clusters)
+}
+
+func (k *kubeFlags) users() []string {
+	cfg, err := k.flags.ToRawKubeConfigLoader().RawConfig()
+	if err != nil {
+		return nil
+	}
+	return sortedKeys(cfg.AuthInfos)
+}
+
+// namespaces are those that the kubeconfig's contexts name: few users may list all.
+func (k *kubeFlags) namespaces() []string {
+	cfg, err := k.flags.ToRawKubeConfigLoader().RawConfig()
+	if err != nil {
+		return nil
+	}
+	seen := map[string]bool{"default": true}
+	for _, c := range cfg.Contexts {
+		if c.Namespace != "" {
+			seen[c.Namespace] = true
+		}
+	}
+	return sortedKeys(seen)
+}

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/teleswap/teleswap/daemon/api"
+)
+
+// streams are the process's files. Standard output belongs to a swap's child, and to
+// what a verb was asked to print; everything that is said goes to err.
+type streams struct{ in, out, err *os.File }
+
+// app is what the verbs share.
+type app struct {
+	streams
+	paths api.Paths
+	state string // directory of the ledger's parent
+	kube  *kubeFlags
+	told  bool // a starting daemon had something to say
+}
+
+// exitError ends the program with a status; its message, if any, is printed.
+type exitError struct {
+	status int
+	err    error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit status %d", e.status)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+const (
+	statusFailure = 1
+	statusUsage   = 2
+	statusSignal  = 128 // plus the signal's number
+)
+
+func usage(format string, args ...any) error {
+	return &exitError{statusUsage, fmt.Errorf(format, args...)}
+}
+
+// run is the whole program: it returns the exit status.
+func run(ctx context.Context, args []string, s streams) int {
+	a := &app{streams: s, paths: runtimePaths(), state: stateDir(), kube: newKubeFlags()}
+	args, command, err := splitRun(args)
+	if err == nil {
+		root := a.rootCommand(command)
+		root.SetArgs(args)
+		err = root.ExecuteContext(ctx)
+	}
+	if err == nil {
+		return 0
+	}
+	var exit *exitError
+	if !errors.As(err, &exit) {
+		fmt.Fprintln(s.err, "teleswap:", err)
+		return statusFailure
+	}
+	if exit.err != nil {
+		fmt.Fprintln(s.err, "teleswap:", exit.err)
+	}
+	return exit.status
+}
+
+func (a *app) rootCommand(command []string) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "teleswap",
+		Short: "Put a local process in the place of a workload in a Kubernetes cluster",
+		Long: `Teleswap runs a process on this machine in the place of a workload in a Kubernetes
+cluster: the cluster's traffic reaches it, it reaches the cluster's Services by name,
+and it has the environment of the pod. When it ends, the cluster is as it was.`,
+		Example:       "  teleswap swap --deployment service-a --run go run .\n  teleswap swap service-a -- ./server --port 8080",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          noSuchVerb,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		// Hints of our own name the verbs that come near.
+		DisableSuggestions: true,
+	}
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	root.SetFlagErrorFunc(flagError)
+	root.CompletionOptions.DisableDescriptions = false
+	a.kube.add(root.PersistentFlags())
+	a.kube.complete(root)
+	root.AddCommand(a.swapCommand(command), a.statusCommand(), a.listCommand(), a.leaveCommand(),
+		a.restoreCommand(), a.versionCommand(), a.quitCommand(), a.daemonCommand())
+	return root
+}
+
+// noSuchVerb answers a first word that is no verb.
+func noSuchVerb(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	var names []string
+	for _, c := range cmd.Commands() {
+		if !c.Hidden {
+			names = append(names, c.Name())
+		}
+	}
+	return usage("there is no command %q%s\nsee `teleswap --help`", args[0], didYouMean(args[0], names, ""))
+}
+
+// flagError answers a flag that is wrong, and names the flags that come near.
+func flagError(cmd *cobra.Command, err error) error {
+	text := err.Error()
+	hint := ""
+	var unknown *pflag.NotExistError
+	if errors.As(err, &unknown) {
+		name := unknown.GetSpecifiedName()
+		var names []string
+		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+		hint = didYouMean(name, names, "--")
+	}
+	return usage("%s%s\nsee `%s --help`", text, hint, cmd.CommandPath())
+}
+
+// didYouMean is a question with the names nearest to a word; empty when none is near.
+func didYouMean(word string, names []string, prefix string) string {
+	best, distance := "", len(word)/2+1
+	for _, n := range names {
+		d := editDistance(word, n)
+		if strings.HasPrefix(n, word) && len(word) > 2 {
+			d = min(d, 1)
+		}
+		if d < distance {
+			best, distance = n, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %s%s?", prefix, best)
+}
+
+// editDistance is Levenshtein's.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+func runtimePaths() api.Paths {
+	return api.PathsIn(api.RuntimeDir(os.Getenv, os.TempDir(), os.Getuid()))
+}
+
+func stateDir() string {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		home = os.TempDir() // without a home the ledger is at least somewhere
+	}
+	return api.StateDir(os.Getenv, home)
+}

@@ -1,0 +1,286 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"google.golang.org/grpc"
+
+	"github.com/teleswap/teleswap/daemon/api"
+)
+
+// swapping is one swap as the command sees it: events of the session, signals, and the
+// child. Its loop is the only goroutine that touches it.
+type swapping struct {
+	app    *app
+	ui     *progress
+	stream grpc.BidiStreamingClient[api.SwapUp, api.Event]
+	req    *api.SwapRequest
+
+	child     child
+	received  chan received // the session's events
+	begun     os.Signal     // the first signal that ended the swap
+	active    bool          // the process stood in the target's place
+	done      *api.Done
+	broken    error      // the daemon went away
+	rescue    chan error // how starting a new daemon went; nil: none was needed
+	rescued   error
+	sessionID string
+}
+
+type received struct {
+	event *api.Event
+	err   error
+}
+
+// swap runs a swap from its request to its exit status.
+func (a *app) swap(ctx context.Context, req *api.SwapRequest) error {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	defer signal.Stop(signals)
+
+	c, err := a.dialInterruptibly(ctx, signals)
+	if err != nil {
+		return err
+	}
+	defer closeQuietly(c)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := c.Swap(ctx)
+	if err != nil {
+		return callError(err)
+	}
+	if err := stream.Send(&api.SwapUp{Message: &api.SwapUp_Request{Request: req}}); err != nil {
+		return callError(err)
+	}
+	s := &swapping{app: a, ui: newProgress(a.err), stream: stream, req: req, received: make(chan received), child: newChild()}
+	receiving := make(chan struct{})
+	go func() { // ends with the stream, or with ctx
+		defer close(receiving)
+		s.receiveLoop(ctx)
+	}()
+	s.loop(ctx, signals)
+	s.ui.stop()
+	cancel()
+	<-receiving
+	return s.verdict()
+}
+
+// dialInterruptibly is dial, which may wait for what a dead daemon has left.
+func (a *app) dialInterruptibly(ctx context.Context, signals <-chan os.Signal) (*api.Client, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	dialled, watched := make(chan struct{}), make(chan struct{})
+	go func() { // ends when dialling has
+		defer close(watched)
+		select {
+		case sig := <-signals:
+			cancel(&exitError{status: signalStatus(sig)})
+		case <-dialled:
+		}
+	}()
+	c, err := a.dial(ctx)
+	close(dialled)
+	<-watched
+	if ctx.Err() != nil {
+		if c != nil {
+			closeQuietly(c)
+		}
+		return nil, context.Cause(ctx)
+	}
+	return c, err
+}
+
+// receiveLoop passes on what the daemon says; it ends with the stream or with ctx.
+func (s *swapping) receiveLoop(ctx context.Context) {
+	for {
+		e, err := s.stream.Recv()
+		select {
+		case s.received <- received{e, err}:
+		case <-ctx.Done():
+			return
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// loop ends when the session and the child have both ended.
+func (s *swapping) loop(ctx context.Context, signals <-chan os.Signal) {
+	for s.done == nil && s.broken == nil || s.child.alive() || s.rescue != nil {
+		select {
+		case r := <-s.received:
+			if r.err != nil {
+				s.lostDaemon(ctx, r.err)
+				continue
+			}
+			s.event(ctx, r.event)
+		case sig := <-signals:
+			s.signal(sig)
+		case st := <-s.child.started:
+			s.childStarted(st)
+		case ex := <-s.child.exited:
+			s.childExited(ex)
+		case s.rescued = <-s.rescue:
+			s.rescue = nil
+		case <-s.child.timer.C:
+			s.child.nextRung(s.ui)
+		}
+	}
+}
+
+func (s *swapping) event(ctx context.Context, e *api.Event) {
+	s.sessionID = e.GetSession()
+	switch m := e.GetEvent().(type) {
+	case *api.Event_Prepare:
+		s.ui.share()
+		s.child.start(ctx, s.spec(e.GetSession(), m.Prepare), s.app.streams)
+	case *api.Event_Active:
+		s.active = true
+		s.ui.line("swapped: %s is now this process (pid %d); Ctrl-C ends it", m.Active.GetTarget(), m.Active.GetPid())
+	case *api.Event_StopChild:
+		s.child.terminate(s.ui)
+	case *api.Event_Done:
+		s.done = m.Done
+		if err := s.stream.CloseSend(); err != nil {
+			s.ui.line("! the daemon did not take the last word: %s", api.Text(err))
+		}
+	default:
+		s.ui.event(e)
+	}
+}
+
+// send tells the daemon; where it is gone, receiving says so.
+func (s *swapping) send(up *api.SwapUp) { _ = s.stream.Send(up) }
+
+// signal is what the user or the system wants of the swap.
+func (s *swapping) signal(sig os.Signal) {
+	again := s.begun != nil
+	if !again {
+		s.begun = sig
+		s.send(&api.SwapUp{Message: &api.SwapUp_End{End: &api.End{Reason: signalText(sig)}}})
+	}
+	fromKeyboard := sig == os.Interrupt || sig == syscall.SIGQUIT
+	switch {
+	case s.child.running() && !again && fromKeyboard:
+		s.child.interrupt(sig, s.ui)
+	case s.child.running() && again:
+		s.child.nextRung(s.ui)
+	case s.child.starting():
+		s.child.giveUp()
+	case again && s.done == nil:
+		s.ui.line("restoring; the daemon goes on with it if you kill me")
+	}
+}
+
+func (s *swapping) childStarted(st startResult) {
+	s.child.take(st)
+	if st.err != nil {
+		s.send(&api.SwapUp{Message: &api.SwapUp_ChildExited{ChildExited: &api.ChildExited{Error: st.err.Error()}}})
+		return
+	}
+	s.send(&api.SwapUp{Message: &api.SwapUp_ChildStarted{ChildStarted: &api.ChildStarted{Pid: int64(st.process.Pid())}}})
+	if s.begun != nil || s.broken != nil { // it came up after all
+		s.child.terminate(s.ui)
+	}
+}
+
+func (s *swapping) childExited(ex exitResult) {
+	s.child.ended(ex)
+	s.send(&api.SwapUp{Message: &api.SwapUp_ChildExited{ChildExited: &api.ChildExited{
+		Code: int32(ex.exit.Code), Signal: int32(ex.exit.Signal),
+	}}})
+}
+
+// lostDaemon ends the child, whose network died with the daemon, and starts a new
+// daemon, which restores what the dead one has left.
+func (s *swapping) lostDaemon(ctx context.Context, err error) {
+	if s.done != nil {
+		return
+	}
+	s.broken = err
+	if !api.Broken(err) { // it answered: the swap was refused
+		return
+	}
+	s.ui.line("! the daemon died; ending the process and restoring by a new daemon")
+	s.child.terminate(s.ui)
+	s.rescue = make(chan error, 1)
+	rescue := s.rescue
+	go func() { // ends with the start of the daemon, which is bounded
+		c, err := s.app.dial(ctx)
+		if err == nil {
+			err = c.Close()
+		}
+		rescue <- err
+	}()
+}
+
+// verdict prints the end and makes the exit status.
+func (s *swapping) verdict() error {
+	if s.broken != nil && s.done == nil {
+		return s.afterDaemon()
+	}
+	d := s.done
+	if d.GetRestored() && !d.GetUnchanged() {
+		s.ui.line("restored: %s is as it was", d.GetTarget())
+	}
+	if s.child.everRan() && !s.active && s.begun == nil && d.GetError() == "" {
+		s.ui.line("! the process ended before it took the target's place (exit status %d)", s.child.exit.Code)
+	}
+	interrupted := s.begun != nil && !s.active
+	switch {
+	case interrupted && d.GetRestored():
+		return &exitError{status: signalStatus(s.begun)}
+	case d.GetUsage():
+		return usage("%s", d.GetError())
+	case d.GetError() != "":
+		return errors.New(d.GetError())
+	case s.begun == nil && !s.child.everRan():
+		return fmt.Errorf("the swap ended before the process began: %s", d.GetReason())
+	case s.child.everRan() && s.child.exit.Code != 0:
+		return &exitError{status: s.child.exit.Code}
+	case s.child.waitErr != nil:
+		return fmt.Errorf("wait for the process: %w", s.child.waitErr)
+	}
+	return nil
+}
+
+// afterDaemon is the verdict where the daemon did not live to give one.
+func (s *swapping) afterDaemon() error {
+	switch {
+	case !api.Broken(s.broken):
+		return callError(s.broken)
+	case s.rescued != nil:
+		return fmt.Errorf("the daemon died during the swap and no new one could be started: %w\n"+
+			"the ledger is kept: `teleswap restore` gives %s back", s.rescued, s.req.GetName())
+	}
+	return errors.New("the daemon died during the swap; its log: " + s.app.paths.Log)
+}
+
+// signalText names a signal in an ending's reason.
+func signalText(sig os.Signal) string {
+	if sig == os.Interrupt {
+		return "Ctrl-C"
+	}
+	if n, ok := sig.(syscall.Signal); ok {
+		return "signal " + n.String()
+	}
+	return sig.String()
+}
+
+func signalStatus(sig os.Signal) int {
+	if n, ok := sig.(syscall.Signal); ok {
+		return statusSignal + int(n)
+	}
+	return statusFailure
+}
+
+// spec is the sandbox for a session's process.
+func (s *swapping) spec(session string, p *api.Prepare) specResult {
+	return makeSpec(session, p, s.req.GetCommand(), os.Environ())
+}
