@@ -1,0 +1,207 @@
+//go:build linux
+
+// Command cluster runs the clone's own one-node Kubernetes. See ../../README.md.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/teleswap/teleswap/e2e/cluster"
+)
+
+const usage = `usage: cluster [--clone DIR] [-v] COMMAND
+
+  up                     make the cluster, or find it well; as root
+  down                   remove it and every trace of it; as root
+  status [-o json]       say how it is; as root
+  kubeconfig [--laptop]  print the path of its kubeconfig
+  load-image FILE...     give it images from docker-archive files; as root
+  image build FLAGS      write an image from files (see image build --help)
+  exec --net laptop|node [--uid N] [--bind SRC:DST]... -- CMD [ARGS]
+                         run a command on one side of the wire; as root
+`
+
+// errUsage has been explained to the user already.
+var errUsage = errors.New("wrong usage")
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+func run(args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && strings.HasPrefix(args[0], "__") {
+		return cluster.Internal(context.Background(), args, stderr)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	err := dispatch(ctx, args, stdout, stderr)
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, errUsage):
+		return 2
+	case errors.Is(err, context.Canceled):
+		fmt.Fprintln(stderr, "cluster: stopped; the next up or down cleans what was begun")
+		return 130
+	default:
+		fmt.Fprintln(stderr, "cluster:", err)
+		return 1
+	}
+}
+
+func dispatch(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	flags := newFlags("cluster", usage, stderr)
+	clone := flags.String("clone", "", "")
+	verbose := flags.Bool("v", false, "")
+	if err := flags.Parse(args); err != nil {
+		return parseError(err)
+	}
+	args = flags.Args()
+	if len(args) == 0 {
+		fmt.Fprint(stderr, usage)
+		return errUsage
+	}
+	if args[0] == "image" {
+		return imageCommand(args[1:], stderr)
+	}
+	names, err := findNames(*clone)
+	if err != nil {
+		return err
+	}
+	logger := newLogger(stderr, *verbose)
+	rest := args[1:]
+	switch args[0] {
+	case "up":
+		syscall.Umask(0o022) // pods and users read what it makes, whatever the caller's umask
+		return asRoot(rest, func() error { return cluster.Up(ctx, names, logger) })
+	case "down":
+		return asRoot(rest, func() error { return cluster.Down(ctx, names, logger) })
+	case "status":
+		return status(ctx, names, rest, stdout, stderr)
+	case "kubeconfig":
+		return kubeconfig(names, rest, stdout, stderr)
+	case "load-image":
+		if len(rest) == 0 {
+			fmt.Fprint(stderr, usage)
+			return errUsage
+		}
+		return asRoot(nil, func() error { return cluster.LoadImages(ctx, names, rest) })
+	case "exec":
+		return execute(names, rest, stderr)
+	}
+	fmt.Fprintf(stderr, "cluster: no command %q\n%s", args[0], usage)
+	return errUsage
+}
+
+func findNames(clone string) (cluster.Names, error) {
+	if clone == "" {
+		found, err := cluster.FindClone(".")
+		if err != nil {
+			return cluster.Names{}, err
+		}
+		clone = found
+	}
+	return cluster.NewNames(clone)
+}
+
+// asRoot runs a verb that takes no arguments, if this machine has what the
+// cluster needs.
+func asRoot(args []string, do func() error) error {
+	if len(args) > 0 {
+		return fmt.Errorf("unexpected argument %q", args[0])
+	}
+	if err := cluster.Preflight(); err != nil {
+		return err
+	}
+	return do()
+}
+
+func status(ctx context.Context, names cluster.Names, args []string, stdout, stderr io.Writer) error {
+	flags := newFlags("status", usage, stderr)
+	output := flags.String("o", "", "")
+	if err := flags.Parse(args); err != nil {
+		return parseError(err)
+	}
+	return asRoot(flags.Args(), func() error {
+		s, err := cluster.Look(ctx, names)
+		if err != nil {
+			return err
+		}
+		if *output == "json" {
+			e := json.NewEncoder(stdout)
+			e.SetIndent("", "  ")
+			return e.Encode(s)
+		}
+		fmt.Fprintf(stdout, "%s  %s\n", s.State, s.Clone)
+		for _, line := range [][2]string{
+			{"why", s.Why},
+			{"kubeconfig", s.Kubeconfig},
+			{"kubeconfig in the laptop's network", s.KubeconfigLaptop},
+			{"kubectl", s.Kubectl},
+			{"network namespace of the node", s.Node},
+			{"network namespace of the laptop", s.Laptop},
+			{"logs", s.Logs},
+		} {
+			if line[1] != "" {
+				fmt.Fprintf(stdout, "  %-36s %s\n", line[0], line[1])
+			}
+		}
+		return nil
+	})
+}
+
+func kubeconfig(names cluster.Names, args []string, stdout, stderr io.Writer) error {
+	flags := newFlags("kubeconfig", usage, stderr)
+	laptop := flags.Bool("laptop", false, "")
+	if err := flags.Parse(args); err != nil {
+		return parseError(err)
+	}
+	file := names.Kubeconfig()
+	if *laptop {
+		file = names.KubeconfigLaptop()
+	}
+	if _, err := os.Stat(file); err != nil {
+		return cluster.ErrNotUp
+	}
+	fmt.Fprintln(stdout, file)
+	return nil
+}
+
+func execute(names cluster.Names, args []string, stderr io.Writer) error {
+	flags := newFlags("exec", usage, stderr)
+	var c cluster.Command
+	flags.StringVar(&c.Net, "net", "", "")
+	flags.IntVar(&c.UID, "uid", -1, "")
+	flags.Func("bind", "", func(s string) error {
+		c.Binds = append(c.Binds, s)
+		return nil
+	})
+	if err := flags.Parse(args); err != nil {
+		return parseError(err)
+	}
+	c.Argv = flags.Args()
+	return asRoot(nil, func() error { return names.Exec(c) })
+}
+
+func newFlags(name, text string, stderr io.Writer) *flag.FlagSet {
+	flags := flag.NewFlagSet(name, flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Usage = func() { fmt.Fprint(stderr, text) }
+	return flags
+}
+
+func parseError(err error) error {
+	if errors.Is(err, flag.ErrHelp) {
+		return nil
+	}
+	return errUsage // the flag package has said what is wrong
+}

@@ -1,0 +1,202 @@
+//go:build linux
+
+package node
+
+import (
+	"bytes"
+	"embed"
+	"encoding/base64"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"text/template"
+	"time"
+
+	"github.com/teleswap/teleswap/e2e/cluster/build"
+	"github.com/teleswap/teleswap/e2e/cluster/pki"
+)
+
+// AddOns is the folder below Etc with what is applied to every new cluster.
+const AddOns = "addons"
+
+//go:embed manifests
+var templates embed.FS
+
+// Kubeconfig says how to reach an API server as somebody.
+type Kubeconfig struct {
+	Server string // https://host:port
+	CA     []byte // PEM
+	Client pki.Pair
+}
+
+// Bytes writes the file with everything in it.
+func (k Kubeconfig) Bytes() []byte {
+	enc := base64.StdEncoding.EncodeToString
+	return fmt.Appendf(nil, `apiVersion: v1
+kind: Config
+clusters:
+- name: teleswap
+  cluster:
+    server: %s
+    certificate-authority-data: %s
+users:
+- name: teleswap
+  user:
+    client-certificate-data: %s
+    client-key-data: %s
+contexts:
+- name: teleswap
+  context:
+    cluster: teleswap
+    user: teleswap
+    namespace: default
+current-context: teleswap
+`, k.Server, enc(k.CA), enc(k.Client.Cert), enc(k.Client.Key))
+}
+
+// WriteEtc fills the folder Etc with new keys and with every program's
+// configuration. It returns the administrator's kubeconfig for a server that is
+// to be filled in.
+func (c *Config) WriteEtc(now time.Time) (*Kubeconfig, error) {
+	ca, err := pki.NewAuthority("teleswap-cluster", now)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.writeKeys(ca, now); err != nil {
+		return nil, err
+	}
+	local := fmt.Sprintf("https://%s:%d", c.IP, APIPort)
+	for file, subject := range map[string]pki.Subject{
+		"controller-manager": {Name: "system:kube-controller-manager"},
+		"scheduler":          {Name: "system:kube-scheduler"},
+		"kube-proxy":         {Name: "system:kube-proxy"},
+		"kubelet":            {Name: "system:node:" + Name, Groups: []string{"system:nodes"}},
+	} {
+		pair, err := ca.Sign(subject)
+		if err != nil {
+			return nil, err
+		}
+		if err := c.writeEtc(file+".kubeconfig", Kubeconfig{Server: local, CA: ca.Cert, Client: pair}.Bytes()); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.writeTemplates(); err != nil {
+		return nil, err
+	}
+	admin, err := ca.Sign(pki.Subject{Name: "admin", Groups: []string{"system:masters"}})
+	if err != nil {
+		return nil, err
+	}
+	if err := c.writeEtc("admin.crt", admin.Cert); err != nil {
+		return nil, err
+	}
+	if err := c.writeEtc("admin.key", admin.Key); err != nil {
+		return nil, err
+	}
+	return &Kubeconfig{Server: local, CA: ca.Cert, Client: admin}, nil
+}
+
+// ReadAdmin reads back what WriteEtc returned for a cluster that is there.
+func (c *Config) ReadAdmin() (*Kubeconfig, error) {
+	k := &Kubeconfig{Server: fmt.Sprintf("https://%s:%d", c.IP, APIPort)}
+	for file, into := range map[string]*[]byte{"ca.crt": &k.CA, "admin.crt": &k.Client.Cert, "admin.key": &k.Client.Key} {
+		data, err := os.ReadFile(filepath.Join(c.Etc, file))
+		if err != nil {
+			return nil, fmt.Errorf("read the administrator's key: %w", err)
+		}
+		*into = data
+	}
+	return k, nil
+}
+
+func (c *Config) writeKeys(ca *pki.Authority, now time.Time) error {
+	loopback, nodeIP := net.IPv4(127, 0, 0, 1), net.ParseIP(c.IP)
+	pairs := map[string]pki.Pair{"ca": ca.Pair}
+	for file, subject := range map[string]pki.Subject{
+		"apiserver": {
+			Name:  "kube-apiserver",
+			Names: []string{"localhost", Name, "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + DNSDomain},
+			IPs:   []net.IP{loopback, nodeIP, net.ParseIP(ServiceIP)},
+		},
+		"apiserver-kubelet": {Name: "kube-apiserver-kubelet-client", Groups: []string{"system:masters"}},
+		"kubelet":           {Name: "system:node:" + Name, Groups: []string{"system:nodes"}, Names: []string{Name}, IPs: []net.IP{nodeIP, loopback}},
+	} {
+		pair, err := ca.Sign(subject)
+		if err != nil {
+			return err
+		}
+		pairs[file] = pair
+	}
+	// An authority of its own: who it signs for may speak in anybody's name.
+	front, err := pki.NewAuthority("teleswap-cluster-front-proxy", now)
+	if err != nil {
+		return err
+	}
+	pairs["front-proxy-ca"] = front.Pair
+	if pairs["front-proxy-client"], err = front.Sign(pki.Subject{Name: frontProxy}); err != nil {
+		return err
+	}
+	for file, pair := range pairs {
+		if err := c.writeEtc(file+".crt", pair.Cert); err != nil {
+			return err
+		}
+		if err := c.writeEtc(file+".key", pair.Key); err != nil {
+			return err
+		}
+	}
+	tokens, err := pki.NewSigningKey()
+	if err != nil {
+		return err
+	}
+	if err := c.writeEtc("sa.pub", tokens.Cert); err != nil {
+		return err
+	}
+	return c.writeEtc("sa.key", tokens.Key)
+}
+
+// writeTemplates writes the configurations that are files in manifests/.
+func (c *Config) writeTemplates() error {
+	values := map[string]any{
+		"Cgroup": c.Group.Name, "IP": c.IP,
+		"Bin": BinDir, "Etc": EtcDir, "Socket": ContainerdSocket,
+		"Snapshotter": c.Snapshotter, "KeepOOM": c.KeepOOM,
+		"PauseImage": build.PauseRef, "DNSImage": build.CoreDNSRef,
+		"PodCIDR": PodCIDR, "DNSIP": DNSIP, "Domain": DNSDomain,
+	}
+	for source, target := range map[string]string{
+		"containerd.toml": "containerd.toml",
+		"kubelet.yaml":    "kubelet.yaml",
+		"cni.conflist":    "cni/10-pods.conflist",
+		"resolv.conf":     "resolv.conf",
+		"addons/dns.yaml": AddOns + "/dns.yaml",
+	} {
+		text, err := templates.ReadFile("manifests/" + source)
+		if err != nil {
+			return fmt.Errorf("configuration %s: %w", source, err)
+		}
+		t, err := template.New(source).Option("missingkey=error").Parse(string(text))
+		if err != nil {
+			return fmt.Errorf("configuration %s: %w", source, err)
+		}
+		var out bytes.Buffer
+		if err := t.Execute(&out, values); err != nil {
+			return fmt.Errorf("configuration %s: %w", source, err)
+		}
+		if err := c.writeEtc(target, out.Bytes()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Config) writeEtc(name string, data []byte) error {
+	p := filepath.Join(c.Etc, name)
+	if err := os.MkdirAll(filepath.Dir(p), 0o700); err != nil {
+		return fmt.Errorf("write the node's configuration: %w", err)
+	}
+	if err := os.WriteFile(p, data, 0o600); err != nil {
+		return fmt.Errorf("write the node's configuration: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,29 @@
+// Package e2e tests the built binaries on a real Kubernetes. It imports nothing of the
+// product: it types commands, sends signals, and looks at the cluster.
+//
+// # What it needs
+//
+// Linux and root, for the embedded cluster of e2e/cluster: `sudo make e2e` builds it
+// once (some minutes), starts it, and leaves it running for the next time; `make
+// cluster-down` takes it away. Without root all tests here are skipped, and say so. Root
+// only sets the stage: the command line runs as a user without privileges, in a network
+// namespace that reaches nothing of the cluster but its API server.
+//
+// With a cluster of your own, and without root:
+//
+//	TELESWAP_E2E_KUBECONFIG=$HOME/.kube/config TELESWAP_E2E_IMAGES=registry.example/teleswap go test ./e2e
+//
+// The cluster must find the images agent, probe, service-a and service-b, tag e2e, under
+// that prefix: static builds of ./cmd/teleswap-agent, ./e2e/probe,
+// ./examples/greet/service-a and service-b, as entrypoints of scratch images; and slow-agent, with
+// both agent and probe in it and the entrypoint `/probe -wait 2s /teleswap-agent`. Tests that need
+// the laptop to be a machine of its own are skipped there.
+//
+// # How it is made
+//
+// Each test has a world (package scene): a namespace, a user of the laptop with his own
+// home and daemon. Worlds do not touch each other, so tests run in parallel. When a
+// test ends its world checks that nothing is left: no process of the user, no object with the
+// product's label, the namespace's objects as they were, no race reported. Waits are for
+// conditions; no test asserts a time of the clock.
+package e2e

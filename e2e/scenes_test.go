@@ -1,0 +1,181 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/teleswap/teleswap/e2e/scene"
+)
+
+// secretWord is in a Secret of the scene: it may be in the process, and in no log.
+const secretWord = "w0rd-that-nobody-may-log"
+
+// webScene is the probe in the role of a service: two replicas that end as a good server
+// behind a Service does, after the endpoints have moved.
+const webScene = `
+apiVersion: v1
+kind: Secret
+metadata: {name: web}
+stringData: {SECRET_WORD: ` + secretWord + `}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: web}
+data: {ENV: test, FROM_CONFIG: "a value with spaces = and signs"}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, labels: {app: web}, annotations: {example.com/note: keep me}}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 10
+      containers:
+      - name: app
+        image: PROBE
+        imagePullPolicy: IfNotPresent
+        args: [-listen, ":8080", -plain, -name, original, -drain]
+        ports: [{name: http, containerPort: 8080}]
+        envFrom: [{secretRef: {name: web}}, {configMapRef: {name: web}}]
+        env:
+        - {name: PATH, value: /pod/bin}
+        - {name: HOME, value: /pod/home}
+        - {name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
+        - {name: MULTILINE, value: "one\ntwo"}
+        readinessProbe: {httpGet: {path: /self, port: http}, periodSeconds: 1}
+        securityContext: {allowPrivilegeEscalation: false, runAsNonRoot: true, capabilities: {drop: [ALL]}, seccompProfile: {type: RuntimeDefault}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  selector: {app: web}
+  ports: [{port: 80, targetPort: http}]
+`
+
+// backendScene is a service for others to call.
+const backendScene = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: service-b, labels: {app: service-b}}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: service-b}}
+  template:
+    metadata: {labels: {app: service-b}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: app
+        image: PROBE
+        imagePullPolicy: IfNotPresent
+        args: [-listen, ":5100", -name, backend]
+        ports: [{containerPort: 5100}]
+        readinessProbe: {httpGet: {path: /self, port: 5100}, periodSeconds: 1}
+        securityContext: {allowPrivilegeEscalation: false, runAsNonRoot: true, capabilities: {drop: [ALL]}, seccompProfile: {type: RuntimeDefault}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: service-b}
+spec:
+  selector: {app: service-b}
+  ports: [{port: 5100}]
+`
+
+// portsScene has two containers, and the first of them two ports behind a Service that
+// names one and numbers the other, on ports of its own.
+const portsScene = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: ports, labels: {app: ports}}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: ports}}
+  template:
+    metadata: {labels: {app: ports}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: app
+        image: PROBE
+        imagePullPolicy: IfNotPresent
+        args: [-listen, ":8080", -listen, ":9090", -name, original]
+        ports: [{name: web, containerPort: 8080}, {name: admin, containerPort: 9090}]
+        readinessProbe: {httpGet: {path: /self, port: web}, periodSeconds: 1}
+        securityContext: &restricted {allowPrivilegeEscalation: false, runAsNonRoot: true, capabilities: {drop: [ALL]}, seccompProfile: {type: RuntimeDefault}}
+      - name: sidecar
+        image: PROBE
+        imagePullPolicy: IfNotPresent
+        args: [-listen, ":7070", -name, sidecar]
+        ports: [{name: side, containerPort: 7070}]
+        securityContext: *restricted
+---
+apiVersion: v1
+kind: Service
+metadata: {name: ports}
+spec:
+  selector: {app: ports}
+  ports:
+  - {name: web, port: 80, targetPort: web}
+  - {name: admin, port: 9999, targetPort: 9090}
+  - {name: side, port: 7000, targetPort: side}
+`
+
+// webWorld is a world with the web scene and a client pod, frozen.
+func webWorld(t *testing.T) (*scene.World, *scene.Client) {
+	t.Helper()
+	w := newWorld(t)
+	w.Apply(webScene)
+	c := w.NewClient()
+	w.WaitAvailable()
+	w.Freeze()
+	return w, c
+}
+
+// probe is the command that runs the probe on the laptop, serving on 8080.
+func probe(w *scene.World, more ...string) []string {
+	return append([]string{w.Lab.Bin.Probe, "-listen", ":8080", "-name", "local"}, more...)
+}
+
+// swapWeb starts a swap of the web scene by the probe and waits until it answers.
+func swapWeb(w *scene.World, c *scene.Client, more ...string) (*scene.Run, scene.Far) {
+	w.T.Helper()
+	run := w.Teleswap(append([]string{"swap", "web", "--"}, probe(w, more...)...)...)
+	run.WaitSwapped()
+	far := c.Far("http://web")
+	far.WaitLocal("local")
+	return run, far
+}
+
+// contains fails the test for each part that the text lacks.
+func contains(t testing.TB, what, text string, parts ...string) {
+	t.Helper()
+	for _, part := range parts {
+		if !strings.Contains(strings.ToLower(text), strings.ToLower(part)) {
+			t.Errorf("%s lacks %q:\n%s", what, part, text)
+		}
+	}
+}
+
+// noPortScene serves nothing: a worker that only calls others.
+const noPortScene = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: worker, labels: {app: worker}}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: worker}}
+  template:
+    metadata: {labels: {app: worker}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: app
+        image: PROBE
+        imagePullPolicy: IfNotPresent
+        args: [-sleep]
+        securityContext: {allowPrivilegeEscalation: false, runAsNonRoot: true, capabilities: {drop: [ALL]}, seccompProfile: {type: RuntimeDefault}}
+`
