@@ -187,12 +187,13 @@ const (
 )
 
 // drain serves on until it is quiet and nothing is open, or the grace is over. Once it is
-// quiet, idle connections are closed.
+// quiet, idle connections are closed. Those that are never idle are told to end, see lastAnswer.
 func (a *agent) drain() {
 	a.log.Info("told to end: drain", "grace", a.cfg.Grace)
 	begun := time.Now()
 	a.ready.end()
 	a.server.Announce(tunnel.PodShutdown{Grace: a.cfg.Grace})
+	a.router.end()
 	ticker := time.NewTicker(drainLook)
 	defer ticker.Stop()
 	announced := false
@@ -211,7 +212,7 @@ func (a *agent) drain() {
 			break
 		}
 		if now.Sub(begun) >= a.cfg.Grace {
-			a.log.Warn("the grace is over: end with connections open", "open", load)
+			a.log.Warn("the grace is over: end with connections open", "open", load, "what", a.router.describe(now))
 			break
 		}
 	}

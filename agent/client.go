@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -42,6 +43,9 @@ type client struct {
 	renewed   bool          // it was taken back once: not again
 	taken     bool          // it was taken back, and whoever had it lets go
 	leaving   bool          // it was idle in a drain: the next silence is its end
+	left      time.Time     // when leaving began
+	writing   int           // answers that the client's end has not taken yet
+	ending    bool          // the next answer is to be the last
 	over      chan struct{} // closed when whoever had it has closed it, or has let go
 	overOnce  *sync.Once
 }
@@ -99,20 +103,63 @@ func (c *client) noteSent(p []byte) {
 func (c *client) noteAnswered() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.noteAnsweredLocked()
+}
+
+func (c *client) noteAnsweredLocked() {
 	c.last, c.owed = time.Now(), false
 	c.recording, c.sent = false, nil
 }
 
+// answering notes that bytes of an answer come, and whether they begin one that is to be the
+// last. The function that it returns notes that they are written.
+func (c *client) answering() (last bool, written func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	last = c.ending && c.owed
+	c.noteAnsweredLocked()
+	c.writing++
+	return last, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.writing--
+		c.last = time.Now()
+	}
+}
+
 // Write answers the client.
 func (c *client) Write(p []byte) (int, error) {
-	c.noteAnswered()
-	return c.Conn.Write(p)
+	last, written := c.answering()
+	defer written()
+	if !last {
+		return c.Conn.Write(p)
+	}
+	b, extra := withCloseField(net.Buffers{p})
+	n, err := b.WriteTo(c.Conn)
+	if err != nil {
+		return max(int(n)-extra, 0), err
+	}
+	return len(p), nil
 }
 
 // WriteBuffers answers with one system call.
 func (c *client) WriteBuffers(b *net.Buffers) (int64, error) {
-	c.noteAnswered()
-	return b.WriteTo(c.Conn)
+	last, written := c.answering()
+	defer written()
+	if !last {
+		return b.WriteTo(c.Conn)
+	}
+	changed, extra := withCloseField(*b)
+	*b = nil // whatever comes of it: it is not written again
+	n, err := changed.WriteTo(c.Conn)
+	return max(n-int64(extra), 0), err
+}
+
+// end makes the next answer the last, where the client speaks HTTP/1.1.
+func (c *client) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ending = true
 }
 
 // CloseWrite ends the answer.
@@ -193,16 +240,30 @@ func (c *client) done() <-chan struct{} {
 }
 
 // leaveIfIdle ends the connection as a server that shuts down does, if no answer is owed
-// and nothing has moved for a while.
+// and nothing has moved for a while. One whose other end has not followed by twice the
+// farewell is closed: nobody reads there any more.
 func (c *client) leaveIfIdle(now time.Time, silence time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.owed || c.taken || c.leaving || now.Sub(c.last) < silence {
+	if c.leaving && now.Sub(c.left) > 2*farewell && now.Sub(c.last) > 2*farewell && c.writing == 0 {
+		c.overOnce.Do(func() { close(c.over) })
+		_ = c.Conn.Close()
 		return
 	}
-	c.leaving = true
+	if c.owed || c.taken || c.leaving || c.writing > 0 || now.Sub(c.last) < silence {
+		return
+	}
+	c.leaving, c.left = true, now
 	_ = c.closeWrite()
 	_ = c.SetReadDeadline(now.Add(farewell))
+}
+
+// describe says in a log line what the connection waits for.
+func (c *client) describe(now time.Time) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return fmt.Sprintf("%s to %s silent=%s owed=%t writing=%d leaving=%t taken=%t renewed=%t", c.RemoteAddr(), c.LocalAddr(),
+		now.Sub(c.last).Round(time.Millisecond), c.owed, c.writing, c.leaving, c.taken, c.renewed)
 }
 
 // inquiry is a connection from a client's address that carries nothing: the answer is

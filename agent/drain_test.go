@@ -1,13 +1,18 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/teleswap/teleswap/proxy/relay"
 	"github.com/teleswap/teleswap/proxy/tunnel"
 )
 
@@ -115,5 +120,155 @@ func TestDrainGraceIsABound(t *testing.T) {
 		p.done <- nil
 	case <-time.After(15 * time.Second):
 		t.Error("an open connection keeps the agent beyond its grace")
+	}
+}
+
+// TestDrainLeavesWhoDoesNotFollow: a process that ignores the end of an idle connection, or is gone without a word,
+// kept the agent for its whole grace.
+func TestDrainLeavesWhoDoesNotFollow(t *testing.T) {
+	t.Parallel()
+	p := startPod(t, nil)
+	c := p.connect(t)
+	accept(t, c, func(in *tunnel.Inbound) {
+		conn, err := in.Accept()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_, _ = io.Copy(conn, io.LimitReader(conn, 5))
+		<-t.Context().Done() // and never closes
+		_ = conn.Close()
+	})
+	conn, err := openAndEcho(p.addr(targetPort))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	p.stop()
+	select {
+	case err := <-p.done:
+		if err != nil {
+			t.Error(err)
+		}
+		p.done <- nil
+	case <-time.After(8 * time.Second): // well below the grace
+		t.Error("an idle connection keeps the agent")
+	}
+}
+
+// TestDrainLeavesNoDownload: a client that reads slowly is owed what it has not read.
+func TestDrainLeavesNoDownload(t *testing.T) {
+	t.Parallel()
+	const size = 16 << 20 // more than all buffers on the way
+	p := startPod(t, nil)
+	c := p.connect(t)
+	accept(t, c, func(in *tunnel.Inbound) {
+		conn, err := in.Accept()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer func() { _ = conn.Close() }()
+		_, _ = io.ReadFull(conn, make([]byte, 1))
+		_, _ = conn.Write(make([]byte, size))
+	})
+	conn, err := net.Dial("tcp", p.addr(targetPort))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if _, err := conn.Write([]byte{1}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	p.stop()
+	select {
+	case err := <-p.done:
+		t.Fatalf("ended amid a download: %v", err)
+	case <-time.After(quiet + 3*idleSilence):
+	}
+	if n, err := io.Copy(io.Discard, conn); err != nil || n != size-1 {
+		t.Errorf("%d bytes of %d arrived, %v", n+1, size, err)
+	}
+}
+
+// TestDrainEndsBusyHTTP: a client that asks again and again on one connection is told to come no more with an answer,
+// and not cut at the end of the grace, amid the next.
+func TestDrainEndsBusyHTTP(t *testing.T) {
+	t.Parallel()
+	p := startPod(t, nil)
+	c := p.connect(t)
+	local := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(w, r.Body)
+	}))
+	defer local.Close()
+	accept(t, c, func(in *tunnel.Inbound) {
+		conn, err := in.Accept()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		server, err := net.Dial("tcp", local.Listener.Addr().String())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_ = relay.Relay(conn, server) // the client ends it
+	})
+	client := &http.Client{Transport: &http.Transport{}, Timeout: 30 * time.Second}
+	defer client.CloseIdleConnections()
+	post := func() (closed bool) {
+		resp, err := client.Post("http://"+p.addr(targetPort), "text/plain", strings.NewReader("question"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		if b, err := io.ReadAll(resp.Body); err != nil || string(b) != "question" {
+			t.Fatalf("answer %q, %v", b, err)
+		}
+		return resp.Close
+	}
+	if post() {
+		t.Error("told to end before the drain")
+	}
+	p.stop()
+	for !post() { // SIGTERM takes a moment
+	}
+	select {
+	case err := <-p.done:
+		if err != nil {
+			t.Error(err)
+		}
+		p.done <- nil
+	case <-time.After(8 * time.Second): // well below the grace
+		t.Error("a busy connection keeps the agent")
+	}
+}
+
+func TestLastAnswer(t *testing.T) {
+	for _, c := range []struct {
+		in   string
+		want string // empty: as it came
+	}{
+		{"HTTP/1.1 200 OK\r\nA: b\r\n\r\nbody", "HTTP/1.1 200 OK\r\nConnection: close\r\nA: b\r\n\r\nbody"},
+		{"HTTP/1.1 404 \r\n\r\n", "HTTP/1.1 404 \r\nConnection: close\r\n\r\n"},
+		{"HTTP/1.1 101 Switching Protocols\r\n\r\n", ""},
+		{"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", ""},
+		{"HTTP/1.0 200 OK\r\n\r\n", ""},
+		{"HTTP/1.1 2x0 OK\r\n\r\n", ""},
+		{"HTTP/1.1 200 O", ""},
+		{"220 mail ESMTP\r\n", ""},
+		{"", ""},
+	} {
+		b, extra := withCloseField(net.Buffers{[]byte(c.in), []byte("more")})
+		want := c.want + "more"
+		if c.want == "" {
+			want = c.in + "more"
+		}
+		if got := string(bytes.Join(b, nil)); got != want || extra != len(want)-len(c.in)-len("more") {
+			t.Errorf("%q became %q with %d bytes more, want %q", c.in, got, extra, want)
+		}
 	}
 }

@@ -33,6 +33,8 @@ const (
 	retryPauseMax = 500 * time.Millisecond
 	// originalTimeout bounds the dial of an original pod, which answers or is gone.
 	originalTimeout = 2 * time.Second
+	// maxDescribed is how many open connections a log line tells of.
+	maxDescribed = 5
 )
 
 // mode is where arriving connections go.
@@ -70,6 +72,7 @@ type router struct {
 	changed   chan struct{}        // closed and replaced with each change of mode
 	open      map[*client]struct{} // those that somebody has taken
 	listened  map[string]bool      // local addresses that the laptop has accepted connections to
+	ending    bool                 // the pod ends: clients are asked to come no more
 }
 
 func newRouter(t deliverer, log *slog.Logger) *router {
@@ -321,6 +324,9 @@ func (r *router) setOpen(c *client, open bool) {
 	defer r.mu.Unlock()
 	if open {
 		r.open[c] = struct{}{}
+		if r.ending {
+			c.end()
+		}
 	} else {
 		delete(r.open, c)
 	}
@@ -331,6 +337,29 @@ func (r *router) load() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.open) + len(r.waiting)
+}
+
+// describe says in a log line what keeps a drain from ending.
+func (r *router) describe(now time.Time) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	lines := []string{fmt.Sprintf("%d wait", len(r.waiting))}
+	for c := range r.open {
+		if lines = append(lines, c.describe(now)); len(lines) > maxDescribed {
+			break
+		}
+	}
+	return lines
+}
+
+// end lets the next answer on each connection be its last, as far as the protocol has a word for it.
+func (r *router) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ending = true
+	for c := range r.open {
+		c.end()
+	}
 }
 
 // leaveIdle ends the connections that are served and idle.
