@@ -34,6 +34,7 @@ type Lab struct {
 	laptopKubeconfig string
 	laptopNet        string // path of its network namespace; "" with a cluster of the user's own
 	log              io.Writer
+	locked           *os.File // the lock of e2e runs
 	worlds           atomic.Int32
 }
 
@@ -78,6 +79,9 @@ func Open(ctx context.Context, log io.Writer) (_ *Lab, err error) {
 			l.Close()
 		}
 	}()
+	if err := l.lock(ctx); err != nil {
+		return nil, err
+	}
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("open the folder of the run to the laptop's user: %w", err)
 	}
@@ -109,6 +113,9 @@ func (l *Lab) Close() {
 	}
 	if err := os.RemoveAll(l.Dir); err != nil {
 		l.say("remove %s: %v", l.Dir, err)
+	}
+	if l.locked != nil {
+		_ = l.locked.Close()
 	}
 }
 
