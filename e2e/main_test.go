@@ -78,3 +78,20 @@ func newWorld(t *testing.T) *scene.World {
 	parallel(t)
 	return stage.lab.NewWorld(t)
 }
+
+// asBoth runs a test in two worlds: one of an ordinary user of the laptop, one of its root.
+func asBoth(t *testing.T, f func(t *testing.T, w *scene.World)) {
+	t.Helper()
+	parallel(t)
+	t.Run("user", func(t *testing.T) {
+		t.Parallel()
+		f(t, stage.lab.NewWorld(t))
+	})
+	t.Run("root", func(t *testing.T) {
+		t.Parallel()
+		if os.Geteuid() != 0 {
+			t.Skip("needs root: sudo make e2e")
+		}
+		f(t, stage.lab.NewRootWorld(t))
+	})
+}

@@ -101,3 +101,16 @@ func cacheDir(owner *build.Owner) (string, error) {
 	}
 	return filepath.Join(dir, "teleswap", "cluster"), nil
 }
+
+// TreeCache is where file trees made of Debian's packages are kept, for all clones.
+func TreeCache() (string, error) {
+	owner, err := sudoUser()
+	if err != nil {
+		return "", err
+	}
+	dir, err := cacheDir(owner)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(filepath.Dir(dir), "debian"), nil
+}

@@ -1,7 +1,7 @@
 // Command probe is the process that the end-to-end tests put in the place of
 // a swapped container, and into the cluster as a client. It tells over HTTP what it sees
 // from where it runs (environment, files, names, dials) and drives load from
-// there. It knows nothing of Teleswap: the standard library is all it uses.
+// there. It knows nothing of Teleswap.
 package main
 
 import (
@@ -21,6 +21,9 @@ import (
 // options are what a test can ask of the process it runs.
 type options struct {
 	listen    list
+	udp       list
+	raw       list
+	grpc      list
 	gate      string
 	ignore    string
 	exitOnInt int
@@ -41,6 +44,9 @@ func main() {
 	log.SetPrefix("probe: ")
 	var o options
 	flag.Var(&o.listen, "listen", "address to serve on; can be given several times")
+	flag.Var(&o.udp, "udp", "address to answer datagrams on; can be given several times")
+	flag.Var(&o.raw, "raw", "address to speak first on; can be given several times")
+	flag.Var(&o.grpc, "grpc", "address to serve gRPC's health service on; can be given several times")
 	flag.StringVar(&o.gate, "gate", "", "listen only once this file exists")
 	flag.StringVar(&o.ignore, "ignore", "", "signals to note and otherwise ignore: INT,TERM")
 	flag.IntVar(&o.exitOnInt, "exit-on-int", -1, "exit with this status on SIGINT")
@@ -76,12 +82,17 @@ func start(o options, stdout io.Writer) error {
 		}
 	}
 	waitForGate(o.gate)
-	for _, addr := range o.listen {
-		lis, err := p.listen(addr)
-		if err != nil {
-			return err
+	for _, kind := range []struct {
+		addrs  list
+		listen func(string) (string, error)
+	}{{o.udp, p.listenUDP}, {o.raw, p.listenRaw}, {o.grpc, p.listenGRPC}, {o.listen, p.listen}} {
+		for _, addr := range kind.addrs {
+			lis, err := kind.listen(addr)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(stdout, "listening on %s\n", lis)
 		}
-		fmt.Fprintf(stdout, "listening on %s\n", lis)
 	}
 	return nil
 }

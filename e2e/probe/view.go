@@ -24,10 +24,11 @@ import (
 
 // probe serves what it sees. Safe for concurrent use.
 type probe struct {
-	name   string
-	plain  bool
-	drain  bool
-	stdout io.Writer
+	name    string
+	plain   bool
+	drain   bool
+	stdout  io.Writer
+	watches watches
 
 	lastCall atomic.Int64 // when, in nanoseconds of Unix time; /self, which readiness probes call, does not count
 
@@ -137,6 +138,18 @@ func (p *probe) handler(listening string) http.Handler {
 	mux.HandleFunc("/exit", p.serveExit)
 	mux.HandleFunc("/listen", p.serveListen)
 	mux.HandleFunc("/reuse", serveReuse)
+	mux.HandleFunc("/walk", serveWalk)
+	mux.HandleFunc("/fileop", serveFileOp)
+	mux.HandleFunc("/watch", p.serveWatch)
+	mux.HandleFunc("/torn", serveTorn)
+	mux.HandleFunc("/udp", serveUDP)
+	mux.HandleFunc("/raw", serveRawCall)
+	mux.HandleFunc("/ping", servePing)
+	mux.HandleFunc("/incluster", serveInCluster)
+	mux.HandleFunc("/grpc", serveGRPC)
+	mux.HandleFunc("/ws", serveWebSocket)
+	mux.HandleFunc("/wscall", serveWebSocketCall)
+	mux.HandleFunc("/dns", serveDNS)
 	mux.HandleFunc("/load/start", p.startLoad)
 	mux.HandleFunc("/load/report", p.reportLoad)
 	mux.HandleFunc("/load/stop", p.stopLoad)
@@ -239,7 +252,8 @@ func outcome(start time.Time, err error) Outcome {
 func errnoName(errno syscall.Errno) string {
 	names := map[syscall.Errno]string{
 		syscall.ECONNREFUSED: "ECONNREFUSED", syscall.ETIMEDOUT: "ETIMEDOUT", syscall.EHOSTUNREACH: "EHOSTUNREACH",
-		syscall.ENETUNREACH: "ENETUNREACH", syscall.ECONNRESET: "ECONNRESET", syscall.EACCES: "EACCES", syscall.EPIPE: "EPIPE",
+		syscall.EROFS: "EROFS", syscall.ENOENT: "ENOENT", syscall.EPERM: "EPERM", syscall.EADDRINUSE: "EADDRINUSE", syscall.EAGAIN: "EAGAIN",
+		syscall.EMSGSIZE: "EMSGSIZE", syscall.ENETUNREACH: "ENETUNREACH", syscall.ECONNRESET: "ECONNRESET", syscall.EACCES: "EACCES", syscall.EPIPE: "EPIPE",
 	}
 	if name, ok := names[errno]; ok {
 		return name
@@ -389,10 +403,13 @@ func (p *probe) serveExit(w http.ResponseWriter, r *http.Request) {
 
 // serveListen opens one more port, as a server does that takes its time.
 func (p *probe) serveListen(w http.ResponseWriter, r *http.Request) {
-	addr, err := p.listen(r.FormValue("addr"))
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusConflict)
-		return
+	listen := p.listen
+	if r.FormValue("network") == "udp" {
+		listen = p.listenUDP
 	}
-	reply(w, addr)
+	start := time.Now()
+	addr, err := listen(r.FormValue("addr"))
+	o := outcome(start, err)
+	o.Body = addr
+	reply(w, o)
 }

@@ -36,6 +36,7 @@ type Lab struct {
 	log              io.Writer
 	locked           *os.File // the lock of e2e runs
 	worlds           atomic.Int32
+	extras           extras
 }
 
 // Images are references of images that the cluster can start.
@@ -45,7 +46,7 @@ type Images struct{ Agent, SlowAgent, Probe, ServiceA, ServiceB string }
 const KubeconfigVariable = "TELESWAP_E2E_KUBECONFIG"
 
 // ImagesVariable is the prefix under which a cluster of the user's own finds the
-// images agent, slow-agent, probe, service-a and service-b (tag e2e).
+// images agent, slow-agent, probe, service-a, service-b, servers and controller (tag e2e).
 const ImagesVariable = "TELESWAP_E2E_IMAGES"
 
 // Missing says why the tests cannot run here and what to do; "" when they can.

@@ -22,12 +22,13 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 )
 
-// Apply makes the objects of a YAML text in the world's namespace. PROBE, SERVICE_A
-// and SERVICE_B in it stand for the images' references.
+// Apply makes the objects of a YAML text in the world's namespace. PROBE, SERVICE_A, SERVICE_B,
+// SERVERS and CONTROLLER in it stand for the images' references, NAMESPACE for the namespace.
 func (w *World) Apply(text string) {
 	w.T.Helper()
 	im := w.Lab.Images
-	text = strings.NewReplacer("PROBE", im.Probe, "SERVICE_A", im.ServiceA, "SERVICE_B", im.ServiceB).Replace(text)
+	text = w.withExtras(text)
+	text = strings.NewReplacer("PROBE", im.Probe, "SERVICE_A", im.ServiceA, "SERVICE_B", im.ServiceB, "NAMESPACE", w.Namespace).Replace(text)
 	decoder := yaml.NewYAMLOrJSONDecoder(strings.NewReader(text), 4096)
 	for {
 		var o unstructured.Unstructured
@@ -41,9 +42,37 @@ func (w *World) Apply(text string) {
 		}
 		// The plural is regular for every kind that these tests use.
 		plural, _ := meta.UnsafeGuessKindToResource(o.GroupVersionKind())
+		if clusterScoped(o.GetKind()) {
+			w.createForAll(plural, &o)
+			continue
+		}
 		_, err = w.Lab.Dyn.Resource(plural).Namespace(w.Namespace).Create(w.T.Context(), &o, metav1.CreateOptions{})
 		w.must(err, "make %s %s", o.GetKind(), o.GetName())
 	}
+}
+
+// clusterScoped are the kinds outside namespaces that these tests use. Their names must have
+// NAMESPACE in them, since worlds share them.
+func clusterScoped(kind string) bool {
+	return slices.Contains([]string{"PersistentVolume", "ValidatingWebhookConfiguration", "ClusterRole", "ClusterRoleBinding"}, kind)
+}
+
+// createForAll makes an object outside the namespace; it goes with the test.
+func (w *World) createForAll(kind schema.GroupVersionResource, o *unstructured.Unstructured) {
+	w.T.Helper()
+	if !strings.Contains(o.GetName(), w.Namespace) {
+		w.T.Fatalf("%s %s is seen by all worlds: NAMESPACE must be in its name", o.GetKind(), o.GetName())
+	}
+	resource := w.Lab.Dyn.Resource(kind)
+	_, err := resource.Create(w.T.Context(), o, metav1.CreateOptions{})
+	w.must(err, "make %s %s", o.GetKind(), o.GetName())
+	w.T.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(w.T.Context()), patience)
+		defer cancel()
+		if err := resource.Delete(ctx, o.GetName(), metav1.DeleteOptions{}); err != nil {
+			w.T.Errorf("delete %s %s: %v", o.GetKind(), o.GetName(), err)
+		}
+	})
 }
 
 // ApplyGreet makes the scene of examples/greet, with the images of this run.

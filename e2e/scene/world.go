@@ -39,14 +39,27 @@ type World struct {
 	agents *agentLogs
 }
 
-// NewWorld makes a world for the test.
+// NewWorld makes a world for the test, with an ordinary user of the laptop.
 func (l *Lab) NewWorld(t testing.TB) *World {
 	t.Helper()
 	n := l.worlds.Add(1)
-	w := &World{T: t, Lab: l, Namespace: fmt.Sprintf("e2e-%d-%d", os.Getpid(), n), User: User{60000 + int(n)}}
+	user := User{60000 + int(n)}
 	if l.Laptop.holder == nil {
-		w.User = User{os.Getuid()}
+		user = User{os.Getuid()}
 	}
+	return l.newWorld(t, n, user)
+}
+
+// NewRootWorld makes a world whose user is the machine's administrator, with a home and
+// a daemon of this world's own.
+func (l *Lab) NewRootWorld(t testing.TB) *World {
+	t.Helper()
+	return l.newWorld(t, l.worlds.Add(1), root)
+}
+
+func (l *Lab) newWorld(t testing.TB, n int32, user User) *World {
+	t.Helper()
+	w := &World{T: t, Lab: l, Namespace: fmt.Sprintf("e2e-%d-%d", os.Getpid(), n), User: user}
 	w.dir = filepath.Join(l.Dir, fmt.Sprintf("w%d", n))
 	w.Home = filepath.Join(w.dir, "home")
 	for _, d := range []string{w.Home, w.runtimeDir(), w.stateDir(), filepath.Join(w.dir, "tmp")} {

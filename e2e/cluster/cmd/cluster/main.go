@@ -71,7 +71,7 @@ func dispatch(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		return errUsage
 	}
 	if args[0] == "image" {
-		return imageCommand(args[1:], stderr)
+		return imageCommand(ctx, args[1:], stderr)
 	}
 	names, err := findNames(*clone)
 	if err != nil {

@@ -29,6 +29,7 @@ func TestRun(t *testing.T) {
 		{"no images", []string{"load-image"}, 2, "usage: cluster"},
 		{"image without output", []string{"image", "build", "--ref", "x:1"}, 1, "-o FILE"},
 		{"image without entrypoint", []string{"image", "build", "--ref", "x:1", "-o", "/nonexistent/x"}, 1, "x"},
+		{"two trees", []string{"image", "build", "--rootfs", "/x", "--package", "y", "-o", "/nonexistent/x"}, 1, "exclude one another"},
 		{"bad file", []string{"image", "build", "--file", "a"}, 2, "src:dst"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
