@@ -3,6 +3,9 @@
 //
 // # What it needs
 //
+// Clients that everybody has: postgresql-client, redis-tools, curl, git, iputils-ping and bind9-dnsutils by
+// Debian's names; and Debian or Ubuntu, whose packages the servers' image is made of.
+//
 // Linux and root, for the embedded cluster of e2e/cluster: `sudo make e2e` builds it
 // once (some minutes), starts it, and leaves it running for the next time; `make
 // cluster-down` takes it away. Without root all tests here are skipped, and say so. Root
@@ -13,10 +16,11 @@
 //
 //	TELESWAP_E2E_KUBECONFIG=$HOME/.kube/config TELESWAP_E2E_IMAGES=registry.example/teleswap go test ./e2e
 //
-// The cluster must find the images agent, probe, service-a and service-b, tag e2e, under
+// The cluster must find the images agent, probe, service-a, service-b, servers and controller, tag e2e, under
 // that prefix: static builds of ./cmd/teleswap-agent, ./e2e/probe,
 // ./examples/greet/service-a and service-b, as entrypoints of scratch images; and slow-agent, with
-// both agent and probe in it and the entrypoint `/probe -wait 2s /teleswap-agent`. Tests that need
+// both agent and probe in it and the entrypoint `/probe -wait 2s /teleswap-agent`; servers is of Debian's packages
+// (scene/extra.go has the list). Tests that need
 // the laptop to be a machine of its own are skipped there.
 //
 // # How it is made

@@ -68,7 +68,7 @@ func askHealth(ctx context.Context, addr, service string) (string, error) {
 	return one.GetStatus().String() + " " + first.GetStatus().String(), nil
 }
 
-// serveWebSocket greets, then says again what it is told.
+// serveWebSocket greets, then says again what it is told; with "bye" it ends after the greeting.
 func serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	var upgrader websocket.Upgrader
 	conn, err := upgrader.Upgrade(w, r, nil)
@@ -79,9 +79,9 @@ func serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	if conn.WriteMessage(websocket.TextMessage, []byte("hello from the websocket")) != nil {
 		return
 	}
-	for {
+	for r.FormValue("bye") == "" {
 		kind, message, err := conn.ReadMessage()
-		if err != nil || string(message) == "bye" {
+		if err != nil {
 			return
 		}
 		if conn.WriteMessage(kind, message) != nil {
