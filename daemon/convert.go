@@ -7,6 +7,7 @@ import (
 
 	"github.com/teleswap/teleswap/daemon/api"
 	"github.com/teleswap/teleswap/daemon/kube"
+	"github.com/teleswap/teleswap/daemon/sandbox"
 	"github.com/teleswap/teleswap/daemon/session"
 )
 
@@ -21,7 +22,7 @@ func eventOf(id, handoff string, e session.Event) *api.Event {
 	case session.Prepare:
 		out.Event = &api.Event_Prepare{Prepare: &api.Prepare{
 			Token: e.Token, Handoff: handoff, Hostname: e.Hostname, Addresses: e.Addresses, Mtu: int32(e.MTU),
-			ResolvConf: e.ResolvConf, Hosts: e.Hosts, Env: e.Env,
+			ResolvConf: e.ResolvConf, Hosts: e.Hosts, Env: e.Env, Mounts: mountsOf(e.Mounts),
 		}}
 	case session.Activated:
 		out.Event = &api.Event_Active{Active: &api.Active{Target: e.Target, Pid: int64(e.PID), Transport: e.Transport}}
@@ -33,6 +34,14 @@ func eventOf(id, handoff string, e session.Event) *api.Event {
 		out.Event = &api.Event_Done{Done: doneOf(e)}
 	default:
 		return nil
+	}
+	return out
+}
+
+func mountsOf(mounts []sandbox.Mount) []*api.Mount {
+	out := make([]*api.Mount, 0, len(mounts))
+	for _, m := range mounts {
+		out = append(out, &api.Mount{Path: m.Path, Live: m.Live, ReadOnly: m.ReadOnly, File: m.File})
 	}
 	return out
 }

@@ -176,6 +176,11 @@ func makeSpec(session string, p *api.Prepare, command, environ []string) specRes
 	spec.Session, spec.Token, spec.Handoff = session, p.GetToken(), p.GetHandoff()
 	spec.Hostname, spec.MTU = p.GetHostname(), int(p.GetMtu())
 	spec.ResolvConf, spec.Hosts = p.GetResolvConf(), p.GetHosts()
+	for _, m := range p.GetMounts() {
+		spec.Mounts = append(spec.Mounts, runner.Mount{
+			Path: m.GetPath(), Live: m.GetLive(), ReadOnly: m.GetReadOnly(), File: m.GetFile(),
+		})
+	}
 	spec.Env, spec.Dir, spec.Argv = podview.Plan(environ, pod), dir, command
 	return specResult{spec: spec}
 }

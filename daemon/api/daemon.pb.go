@@ -759,7 +759,10 @@ type Prepare struct {
 	ResolvConf []byte                 `protobuf:"bytes,6,opt,name=resolv_conf,json=resolvConf,proto3" json:"resolv_conf,omitempty"`
 	Hosts      []byte                 `protobuf:"bytes,7,opt,name=hosts,proto3" json:"hosts,omitempty"`
 	// KEY=VALUE of the pod. Never logged.
-	Env           [][]byte `protobuf:"bytes,8,rep,name=env,proto3" json:"env,omitempty"`
+	Env [][]byte `protobuf:"bytes,8,rep,name=env,proto3" json:"env,omitempty"`
+	// Where the pod's volumes belong, in the order in which the sandbox hands their
+	// descriptors over.
+	Mounts        []*Mount `protobuf:"bytes,9,rep,name=mounts,proto3" json:"mounts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -850,6 +853,82 @@ func (x *Prepare) GetEnv() [][]byte {
 	return nil
 }
 
+func (x *Prepare) GetMounts() []*Mount {
+	if x != nil {
+		return x.Mounts
+	}
+	return nil
+}
+
+// Mount is one place of the sandbox at which a volume of the pod is seen.
+type Mount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`  // absolute
+	Live          bool                   `protobuf:"varint,2,opt,name=live,proto3" json:"live,omitempty"` // a FUSE file system; otherwise a tmpfs that the daemon fills
+	ReadOnly      bool                   `protobuf:"varint,3,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	File          bool                   `protobuf:"varint,4,opt,name=file,proto3" json:"file,omitempty"` // a file, not a directory
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mount) Reset() {
+	*x = Mount{}
+	mi := &file_daemon_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mount) ProtoMessage() {}
+
+func (x *Mount) ProtoReflect() protoreflect.Message {
+	mi := &file_daemon_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mount.ProtoReflect.Descriptor instead.
+func (*Mount) Descriptor() ([]byte, []int) {
+	return file_daemon_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Mount) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Mount) GetLive() bool {
+	if x != nil {
+		return x.Live
+	}
+	return false
+}
+
+func (x *Mount) GetReadOnly() bool {
+	if x != nil {
+		return x.ReadOnly
+	}
+	return false
+}
+
+func (x *Mount) GetFile() bool {
+	if x != nil {
+		return x.File
+	}
+	return false
+}
+
 // Active tells that the process has taken the target's place.
 type Active struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -862,7 +941,7 @@ type Active struct {
 
 func (x *Active) Reset() {
 	*x = Active{}
-	mi := &file_daemon_proto_msgTypes[9]
+	mi := &file_daemon_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -874,7 +953,7 @@ func (x *Active) String() string {
 func (*Active) ProtoMessage() {}
 
 func (x *Active) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[9]
+	mi := &file_daemon_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -887,7 +966,7 @@ func (x *Active) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Active.ProtoReflect.Descriptor instead.
 func (*Active) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{9}
+	return file_daemon_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Active) GetTarget() string {
@@ -921,7 +1000,7 @@ type Restoring struct {
 
 func (x *Restoring) Reset() {
 	*x = Restoring{}
-	mi := &file_daemon_proto_msgTypes[10]
+	mi := &file_daemon_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -933,7 +1012,7 @@ func (x *Restoring) String() string {
 func (*Restoring) ProtoMessage() {}
 
 func (x *Restoring) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[10]
+	mi := &file_daemon_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -946,7 +1025,7 @@ func (x *Restoring) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restoring.ProtoReflect.Descriptor instead.
 func (*Restoring) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{10}
+	return file_daemon_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Restoring) GetReason() string {
@@ -966,7 +1045,7 @@ type StopChild struct {
 
 func (x *StopChild) Reset() {
 	*x = StopChild{}
-	mi := &file_daemon_proto_msgTypes[11]
+	mi := &file_daemon_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -978,7 +1057,7 @@ func (x *StopChild) String() string {
 func (*StopChild) ProtoMessage() {}
 
 func (x *StopChild) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[11]
+	mi := &file_daemon_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -991,7 +1070,7 @@ func (x *StopChild) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopChild.ProtoReflect.Descriptor instead.
 func (*StopChild) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{11}
+	return file_daemon_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StopChild) GetReason() string {
@@ -1025,7 +1104,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_daemon_proto_msgTypes[12]
+	mi := &file_daemon_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1037,7 +1116,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[12]
+	mi := &file_daemon_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1050,7 +1129,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{12}
+	return file_daemon_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Done) GetError() string {
@@ -1117,7 +1196,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_daemon_proto_msgTypes[13]
+	mi := &file_daemon_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1129,7 +1208,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[13]
+	mi := &file_daemon_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1142,7 +1221,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{13}
+	return file_daemon_proto_rawDescGZIP(), []int{14}
 }
 
 type StatusReply struct {
@@ -1157,7 +1236,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_daemon_proto_msgTypes[14]
+	mi := &file_daemon_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1169,7 +1248,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[14]
+	mi := &file_daemon_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1182,7 +1261,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{14}
+	return file_daemon_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StatusReply) GetPid() int64 {
@@ -1234,7 +1313,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_daemon_proto_msgTypes[15]
+	mi := &file_daemon_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1246,7 +1325,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[15]
+	mi := &file_daemon_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1259,7 +1338,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{15}
+	return file_daemon_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Session) GetId() string {
@@ -1355,7 +1434,7 @@ type TargetsRequest struct {
 
 func (x *TargetsRequest) Reset() {
 	*x = TargetsRequest{}
-	mi := &file_daemon_proto_msgTypes[16]
+	mi := &file_daemon_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1367,7 +1446,7 @@ func (x *TargetsRequest) String() string {
 func (*TargetsRequest) ProtoMessage() {}
 
 func (x *TargetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[16]
+	mi := &file_daemon_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1380,7 +1459,7 @@ func (x *TargetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsRequest.ProtoReflect.Descriptor instead.
 func (*TargetsRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{16}
+	return file_daemon_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *TargetsRequest) GetConnection() []byte {
@@ -1400,7 +1479,7 @@ type TargetsReply struct {
 
 func (x *TargetsReply) Reset() {
 	*x = TargetsReply{}
-	mi := &file_daemon_proto_msgTypes[17]
+	mi := &file_daemon_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1412,7 +1491,7 @@ func (x *TargetsReply) String() string {
 func (*TargetsReply) ProtoMessage() {}
 
 func (x *TargetsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[17]
+	mi := &file_daemon_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1425,7 +1504,7 @@ func (x *TargetsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsReply.ProtoReflect.Descriptor instead.
 func (*TargetsReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{17}
+	return file_daemon_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *TargetsReply) GetNamespace() string {
@@ -1455,7 +1534,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_daemon_proto_msgTypes[18]
+	mi := &file_daemon_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1467,7 +1546,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[18]
+	mi := &file_daemon_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1480,7 +1559,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{18}
+	return file_daemon_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Target) GetName() string {
@@ -1530,7 +1609,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_daemon_proto_msgTypes[19]
+	mi := &file_daemon_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1542,7 +1621,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[19]
+	mi := &file_daemon_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1555,7 +1634,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{19}
+	return file_daemon_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Mark) GetSession() string {
@@ -1597,7 +1676,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_daemon_proto_msgTypes[20]
+	mi := &file_daemon_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1609,7 +1688,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[20]
+	mi := &file_daemon_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1622,7 +1701,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{20}
+	return file_daemon_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LeaveRequest) GetSelector() string {
@@ -1653,7 +1732,7 @@ type RestoreRequest struct {
 
 func (x *RestoreRequest) Reset() {
 	*x = RestoreRequest{}
-	mi := &file_daemon_proto_msgTypes[21]
+	mi := &file_daemon_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1665,7 +1744,7 @@ func (x *RestoreRequest) String() string {
 func (*RestoreRequest) ProtoMessage() {}
 
 func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[21]
+	mi := &file_daemon_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1678,7 +1757,7 @@ func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
 func (*RestoreRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{21}
+	return file_daemon_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RestoreRequest) GetConnection() []byte {
@@ -1717,7 +1796,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_daemon_proto_msgTypes[22]
+	mi := &file_daemon_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1729,7 +1808,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[22]
+	mi := &file_daemon_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1742,7 +1821,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{22}
+	return file_daemon_proto_rawDescGZIP(), []int{23}
 }
 
 type VersionReply struct {
@@ -1757,7 +1836,7 @@ type VersionReply struct {
 
 func (x *VersionReply) Reset() {
 	*x = VersionReply{}
-	mi := &file_daemon_proto_msgTypes[23]
+	mi := &file_daemon_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1769,7 +1848,7 @@ func (x *VersionReply) String() string {
 func (*VersionReply) ProtoMessage() {}
 
 func (x *VersionReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[23]
+	mi := &file_daemon_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1782,7 +1861,7 @@ func (x *VersionReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionReply.ProtoReflect.Descriptor instead.
 func (*VersionReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{23}
+	return file_daemon_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *VersionReply) GetVersion() string {
@@ -1823,7 +1902,7 @@ type QuitRequest struct {
 
 func (x *QuitRequest) Reset() {
 	*x = QuitRequest{}
-	mi := &file_daemon_proto_msgTypes[24]
+	mi := &file_daemon_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1835,7 +1914,7 @@ func (x *QuitRequest) String() string {
 func (*QuitRequest) ProtoMessage() {}
 
 func (x *QuitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[24]
+	mi := &file_daemon_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1848,7 +1927,7 @@ func (x *QuitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuitRequest.ProtoReflect.Descriptor instead.
 func (*QuitRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{24}
+	return file_daemon_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *QuitRequest) GetIfIdle() bool {
@@ -1914,7 +1993,7 @@ const file_daemon_proto_rawDesc = "" +
 	"\x06FAILED\x10\x03\"7\n" +
 	"\aMessage\x12\x18\n" +
 	"\awarning\x18\x01 \x01(\bR\awarning\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"\xce\x01\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\x81\x02\n" +
 	"\aPrepare\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x18\n" +
 	"\ahandoff\x18\x02 \x01(\tR\ahandoff\x12\x1a\n" +
@@ -1924,7 +2003,13 @@ const file_daemon_proto_rawDesc = "" +
 	"\vresolv_conf\x18\x06 \x01(\fR\n" +
 	"resolvConf\x12\x14\n" +
 	"\x05hosts\x18\a \x01(\fR\x05hosts\x12\x10\n" +
-	"\x03env\x18\b \x03(\fR\x03env\"P\n" +
+	"\x03env\x18\b \x03(\fR\x03env\x121\n" +
+	"\x06mounts\x18\t \x03(\v2\x19.teleswap.daemon.v1.MountR\x06mounts\"`\n" +
+	"\x05Mount\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04live\x18\x02 \x01(\bR\x04live\x12\x1b\n" +
+	"\tread_only\x18\x03 \x01(\bR\breadOnly\x12\x12\n" +
+	"\x04file\x18\x04 \x01(\bR\x04file\"P\n" +
 	"\x06Active\x12\x16\n" +
 	"\x06target\x18\x01 \x01(\tR\x06target\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x03R\x03pid\x12\x1c\n" +
@@ -2022,7 +2107,7 @@ func file_daemon_proto_rawDescGZIP() []byte {
 }
 
 var file_daemon_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_daemon_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_daemon_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_daemon_proto_goTypes = []any{
 	(Step_State)(0),               // 0: teleswap.daemon.v1.Step.State
 	(*SwapUp)(nil),                // 1: teleswap.daemon.v1.SwapUp
@@ -2034,23 +2119,24 @@ var file_daemon_proto_goTypes = []any{
 	(*Step)(nil),                  // 7: teleswap.daemon.v1.Step
 	(*Message)(nil),               // 8: teleswap.daemon.v1.Message
 	(*Prepare)(nil),               // 9: teleswap.daemon.v1.Prepare
-	(*Active)(nil),                // 10: teleswap.daemon.v1.Active
-	(*Restoring)(nil),             // 11: teleswap.daemon.v1.Restoring
-	(*StopChild)(nil),             // 12: teleswap.daemon.v1.StopChild
-	(*Done)(nil),                  // 13: teleswap.daemon.v1.Done
-	(*StatusRequest)(nil),         // 14: teleswap.daemon.v1.StatusRequest
-	(*StatusReply)(nil),           // 15: teleswap.daemon.v1.StatusReply
-	(*Session)(nil),               // 16: teleswap.daemon.v1.Session
-	(*TargetsRequest)(nil),        // 17: teleswap.daemon.v1.TargetsRequest
-	(*TargetsReply)(nil),          // 18: teleswap.daemon.v1.TargetsReply
-	(*Target)(nil),                // 19: teleswap.daemon.v1.Target
-	(*Mark)(nil),                  // 20: teleswap.daemon.v1.Mark
-	(*LeaveRequest)(nil),          // 21: teleswap.daemon.v1.LeaveRequest
-	(*RestoreRequest)(nil),        // 22: teleswap.daemon.v1.RestoreRequest
-	(*VersionRequest)(nil),        // 23: teleswap.daemon.v1.VersionRequest
-	(*VersionReply)(nil),          // 24: teleswap.daemon.v1.VersionReply
-	(*QuitRequest)(nil),           // 25: teleswap.daemon.v1.QuitRequest
-	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(*Mount)(nil),                 // 10: teleswap.daemon.v1.Mount
+	(*Active)(nil),                // 11: teleswap.daemon.v1.Active
+	(*Restoring)(nil),             // 12: teleswap.daemon.v1.Restoring
+	(*StopChild)(nil),             // 13: teleswap.daemon.v1.StopChild
+	(*Done)(nil),                  // 14: teleswap.daemon.v1.Done
+	(*StatusRequest)(nil),         // 15: teleswap.daemon.v1.StatusRequest
+	(*StatusReply)(nil),           // 16: teleswap.daemon.v1.StatusReply
+	(*Session)(nil),               // 17: teleswap.daemon.v1.Session
+	(*TargetsRequest)(nil),        // 18: teleswap.daemon.v1.TargetsRequest
+	(*TargetsReply)(nil),          // 19: teleswap.daemon.v1.TargetsReply
+	(*Target)(nil),                // 20: teleswap.daemon.v1.Target
+	(*Mark)(nil),                  // 21: teleswap.daemon.v1.Mark
+	(*LeaveRequest)(nil),          // 22: teleswap.daemon.v1.LeaveRequest
+	(*RestoreRequest)(nil),        // 23: teleswap.daemon.v1.RestoreRequest
+	(*VersionRequest)(nil),        // 24: teleswap.daemon.v1.VersionRequest
+	(*VersionReply)(nil),          // 25: teleswap.daemon.v1.VersionReply
+	(*QuitRequest)(nil),           // 26: teleswap.daemon.v1.QuitRequest
+	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
 }
 var file_daemon_proto_depIdxs = []int32{
 	2,  // 0: teleswap.daemon.v1.SwapUp.request:type_name -> teleswap.daemon.v1.SwapRequest
@@ -2060,37 +2146,38 @@ var file_daemon_proto_depIdxs = []int32{
 	7,  // 4: teleswap.daemon.v1.Event.step:type_name -> teleswap.daemon.v1.Step
 	8,  // 5: teleswap.daemon.v1.Event.message:type_name -> teleswap.daemon.v1.Message
 	9,  // 6: teleswap.daemon.v1.Event.prepare:type_name -> teleswap.daemon.v1.Prepare
-	10, // 7: teleswap.daemon.v1.Event.active:type_name -> teleswap.daemon.v1.Active
-	11, // 8: teleswap.daemon.v1.Event.restoring:type_name -> teleswap.daemon.v1.Restoring
-	12, // 9: teleswap.daemon.v1.Event.stop_child:type_name -> teleswap.daemon.v1.StopChild
-	13, // 10: teleswap.daemon.v1.Event.done:type_name -> teleswap.daemon.v1.Done
+	11, // 7: teleswap.daemon.v1.Event.active:type_name -> teleswap.daemon.v1.Active
+	12, // 8: teleswap.daemon.v1.Event.restoring:type_name -> teleswap.daemon.v1.Restoring
+	13, // 9: teleswap.daemon.v1.Event.stop_child:type_name -> teleswap.daemon.v1.StopChild
+	14, // 10: teleswap.daemon.v1.Event.done:type_name -> teleswap.daemon.v1.Done
 	0,  // 11: teleswap.daemon.v1.Step.state:type_name -> teleswap.daemon.v1.Step.State
-	16, // 12: teleswap.daemon.v1.StatusReply.sessions:type_name -> teleswap.daemon.v1.Session
-	26, // 13: teleswap.daemon.v1.StatusReply.since:type_name -> google.protobuf.Timestamp
-	26, // 14: teleswap.daemon.v1.Session.since:type_name -> google.protobuf.Timestamp
-	7,  // 15: teleswap.daemon.v1.Session.steps:type_name -> teleswap.daemon.v1.Step
-	19, // 16: teleswap.daemon.v1.TargetsReply.targets:type_name -> teleswap.daemon.v1.Target
-	20, // 17: teleswap.daemon.v1.Target.mark:type_name -> teleswap.daemon.v1.Mark
-	26, // 18: teleswap.daemon.v1.Mark.since:type_name -> google.protobuf.Timestamp
-	1,  // 19: teleswap.daemon.v1.Daemon.Swap:input_type -> teleswap.daemon.v1.SwapUp
-	14, // 20: teleswap.daemon.v1.Daemon.Status:input_type -> teleswap.daemon.v1.StatusRequest
-	17, // 21: teleswap.daemon.v1.Daemon.Targets:input_type -> teleswap.daemon.v1.TargetsRequest
-	21, // 22: teleswap.daemon.v1.Daemon.Leave:input_type -> teleswap.daemon.v1.LeaveRequest
-	22, // 23: teleswap.daemon.v1.Daemon.Restore:input_type -> teleswap.daemon.v1.RestoreRequest
-	23, // 24: teleswap.daemon.v1.Daemon.Version:input_type -> teleswap.daemon.v1.VersionRequest
-	25, // 25: teleswap.daemon.v1.Daemon.Quit:input_type -> teleswap.daemon.v1.QuitRequest
-	6,  // 26: teleswap.daemon.v1.Daemon.Swap:output_type -> teleswap.daemon.v1.Event
-	15, // 27: teleswap.daemon.v1.Daemon.Status:output_type -> teleswap.daemon.v1.StatusReply
-	18, // 28: teleswap.daemon.v1.Daemon.Targets:output_type -> teleswap.daemon.v1.TargetsReply
-	6,  // 29: teleswap.daemon.v1.Daemon.Leave:output_type -> teleswap.daemon.v1.Event
-	6,  // 30: teleswap.daemon.v1.Daemon.Restore:output_type -> teleswap.daemon.v1.Event
-	24, // 31: teleswap.daemon.v1.Daemon.Version:output_type -> teleswap.daemon.v1.VersionReply
-	6,  // 32: teleswap.daemon.v1.Daemon.Quit:output_type -> teleswap.daemon.v1.Event
-	26, // [26:33] is the sub-list for method output_type
-	19, // [19:26] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	10, // 12: teleswap.daemon.v1.Prepare.mounts:type_name -> teleswap.daemon.v1.Mount
+	17, // 13: teleswap.daemon.v1.StatusReply.sessions:type_name -> teleswap.daemon.v1.Session
+	27, // 14: teleswap.daemon.v1.StatusReply.since:type_name -> google.protobuf.Timestamp
+	27, // 15: teleswap.daemon.v1.Session.since:type_name -> google.protobuf.Timestamp
+	7,  // 16: teleswap.daemon.v1.Session.steps:type_name -> teleswap.daemon.v1.Step
+	20, // 17: teleswap.daemon.v1.TargetsReply.targets:type_name -> teleswap.daemon.v1.Target
+	21, // 18: teleswap.daemon.v1.Target.mark:type_name -> teleswap.daemon.v1.Mark
+	27, // 19: teleswap.daemon.v1.Mark.since:type_name -> google.protobuf.Timestamp
+	1,  // 20: teleswap.daemon.v1.Daemon.Swap:input_type -> teleswap.daemon.v1.SwapUp
+	15, // 21: teleswap.daemon.v1.Daemon.Status:input_type -> teleswap.daemon.v1.StatusRequest
+	18, // 22: teleswap.daemon.v1.Daemon.Targets:input_type -> teleswap.daemon.v1.TargetsRequest
+	22, // 23: teleswap.daemon.v1.Daemon.Leave:input_type -> teleswap.daemon.v1.LeaveRequest
+	23, // 24: teleswap.daemon.v1.Daemon.Restore:input_type -> teleswap.daemon.v1.RestoreRequest
+	24, // 25: teleswap.daemon.v1.Daemon.Version:input_type -> teleswap.daemon.v1.VersionRequest
+	26, // 26: teleswap.daemon.v1.Daemon.Quit:input_type -> teleswap.daemon.v1.QuitRequest
+	6,  // 27: teleswap.daemon.v1.Daemon.Swap:output_type -> teleswap.daemon.v1.Event
+	16, // 28: teleswap.daemon.v1.Daemon.Status:output_type -> teleswap.daemon.v1.StatusReply
+	19, // 29: teleswap.daemon.v1.Daemon.Targets:output_type -> teleswap.daemon.v1.TargetsReply
+	6,  // 30: teleswap.daemon.v1.Daemon.Leave:output_type -> teleswap.daemon.v1.Event
+	6,  // 31: teleswap.daemon.v1.Daemon.Restore:output_type -> teleswap.daemon.v1.Event
+	25, // 32: teleswap.daemon.v1.Daemon.Version:output_type -> teleswap.daemon.v1.VersionReply
+	6,  // 33: teleswap.daemon.v1.Daemon.Quit:output_type -> teleswap.daemon.v1.Event
+	27, // [27:34] is the sub-list for method output_type
+	20, // [20:27] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_daemon_proto_init() }
@@ -2119,7 +2206,7 @@ func file_daemon_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_daemon_proto_rawDesc), len(file_daemon_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -20,6 +20,9 @@ const InitArg = sandbox.InitArg
 // Spec says what a sandbox is and what runs in it.
 type Spec = sandbox.Spec
 
+// Mount is one place of a sandbox at which a volume of the pod is seen.
+type Mount = sandbox.Mount
+
 // Exit is how the command ended: by itself with Code, or by Signal (then Code is 128+Signal).
 type Exit = sandbox.Exit
 

@@ -37,10 +37,25 @@ type Spec struct {
 	MTU int
 	// ResolvConf and Hosts become /etc/resolv.conf and /etc/hosts. Nil leaves the laptop's.
 	ResolvConf, Hosts []byte
+	// Mounts are where the pod's volumes are seen.
+	Mounts []Mount
 	// Env, Dir and Argv are the user's command. Argv[0] is looked up in the PATH of Env. Dir empty: the CLI's.
 	Env  []string
 	Dir  string
 	Argv []string
+}
+
+// Mount is a place of the sandbox at which a volume of the pod is seen. The laptop's own files there are covered in the
+// sandbox, and untouched.
+type Mount struct {
+	// Path is absolute; symbolic links of the laptop in it are followed.
+	Path string
+	// Live is a FUSE file system that the daemon serves; otherwise a tmpfs that it fills.
+	Live bool
+	// ReadOnly lets the command write nothing (EROFS). The daemon still can.
+	ReadOnly bool
+	// File says that Path is a file: it is the one named "file" at the top of the volume.
+	File bool
 }
 
 // Handoff is a sandbox that waits for the daemon's acknowledgement.
@@ -51,6 +66,10 @@ type Handoff struct {
 	// TUN is the device's file (for tun.FromFile), NetNS the network namespace (for Kill). They are the receiver's to
 	// close.
 	TUN, NetNS *os.File
+	// Mounts are the volumes in the order of Spec.Mounts: a directory of a tmpfs, or (Live) a FUSE device that waits for its
+	// server. Where the sandbox could not make one it is nil, and MountProblems says why. They are the receiver's to close.
+	Mounts        []*os.File
+	MountProblems []string
 
 	conn handoffConn
 }

@@ -2,6 +2,8 @@ package session
 
 import (
 	"time"
+
+	"github.com/teleswap/teleswap/daemon/sandbox"
 )
 
 // Event is what a session tells whoever watches it.
@@ -42,6 +44,7 @@ type Prepare struct {
 	ResolvConf []byte
 	Hosts      []byte
 	Env        [][]byte
+	Mounts     []sandbox.Mount
 }
 
 // Activated tells that the local process stands in the target's place.
