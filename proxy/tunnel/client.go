@@ -195,15 +195,19 @@ func (c *Client) Close() error {
 }
 
 // DialContext connects from the pod to address, an IP address and port; network is
-// "tcp", "tcp4" or "tcp6". It returns once the pod's connect has succeeded or failed; the
-// error then is a *net.OpError that wraps the syscall.Errno that the pod got
-// (ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ETIMEDOUT, EACCES …). The connection is a *Conn.
+// "tcp", "tcp4", "tcp6", "udp", "udp4" or "udp6". It returns once the pod's connect has
+// succeeded or failed; the error then is a *net.OpError that wraps the syscall.Errno that
+// the pod got (ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ETIMEDOUT, EACCES …). The
+// connection is a *Conn, or a *Flow. The caller closes it; a flow has no idle time-out.
 func (c *Client) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	fail := func(to net.Addr, err error) (net.Conn, error) {
 		return nil, &net.OpError{Op: "dial", Net: network, Addr: to, Err: err}
 	}
+	kind := networkTCP
 	switch network {
 	case "tcp", "tcp4", "tcp6":
+	case "udp", "udp4", "udp6":
+		kind = networkUDP
 	default:
 		return fail(nil, net.UnknownNetworkError(network))
 	}
@@ -211,18 +215,35 @@ func (c *Client) DialContext(ctx context.Context, network, address string) (net.
 	if err != nil {
 		return fail(nil, &net.AddrError{Err: "not an IP address and port", Addr: address})
 	}
-	conn, err := c.dial(ctx, dst)
+	conn, err := c.dial(ctx, kind, dst)
 	if err != nil {
-		return fail(net.TCPAddrFromAddrPort(dst), err)
+		return fail(kind.addr(dst), err)
+	}
+	if kind == networkUDP {
+		return &Flow{conn: conn}, nil
 	}
 	return conn, nil
 }
 
-func (c *Client) dial(ctx context.Context, dst netip.AddrPort) (*Conn, error) {
+// DialFiles opens a byte stream on which the agent serves SFTP, version 3 of the protocol
+// (draft-ietf-secsh-filexfer-02) with OpenSSH's extensions: paths are the pod's and absolute,
+// rights are the agent's. Each call gets a server of its own. The caller closes the stream.
+func (c *Client) DialFiles(ctx context.Context) (net.Conn, error) {
+	conn, err := c.dial(ctx, networkFiles, noAddress())
+	if err != nil {
+		return nil, fmt.Errorf("open the pod's files: %w", err)
+	}
+	return conn, nil
+}
+
+// noAddress stands where a stream has none.
+func noAddress() netip.AddrPort { return netip.AddrPortFrom(netip.IPv4Unspecified(), 0) }
+
+func (c *Client) dial(ctx context.Context, kind network, dst netip.AddrPort) (*Conn, error) {
 	// The connection outlives the call that made it.
 	streamCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, cancel)
-	conn, err := c.openStream(streamCtx, cancel, dst)
+	conn, err := c.openStream(streamCtx, cancel, kind, dst)
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
@@ -238,12 +259,13 @@ func (c *Client) dial(ctx context.Context, dst netip.AddrPort) (*Conn, error) {
 }
 
 // openStream sends OPEN and waits for the agent's answer.
-func (c *Client) openStream(ctx context.Context, cancel context.CancelFunc, dst netip.AddrPort) (*Conn, error) {
+func (c *Client) openStream(ctx context.Context, cancel context.CancelFunc, kind network, dst netip.AddrPort) (*Conn, error) {
 	frames, err := c.newStream(ctx, methodDial)
 	if err != nil {
 		return nil, c.lost(err)
 	}
-	open := openBody{stream: c.streams.Add(1), network: networkTCP, address: dst}
+	frames.datagrams = kind == networkUDP
+	open := openBody{stream: c.streams.Add(1), network: kind, address: dst}
 	if err := frames.sendBody(kindOpen, open.append(nil)); err != nil {
 		return nil, c.lost(streamError(frames, err))
 	}
@@ -262,7 +284,7 @@ func (c *Client) openStream(ctx context.Context, cancel context.CancelFunc, dst 
 	if err != nil {
 		return nil, err
 	}
-	return newConn(frames, cancel, c.spawn, opened.local, opened.remote), nil
+	return newConn(frames, cancel, c.spawn, kind.addr(opened.local), kind.addr(opened.remote)), nil
 }
 
 func (c *Client) newStream(ctx context.Context, method string) (frameStream, error) {

@@ -88,14 +88,22 @@ const (
 	// smallFrame holds a request, an answer, a keystroke. It is above gRPC's threshold for
 	// counting references (1 KiB): below that, a buffer's return is not told.
 	smallFrame = 2 << 10
+	// datagramFrame holds the largest datagram.
+	datagramFrame = frameHeader + maxDatagram
 )
 
-// frameBuffers recycles the two sizes of outgoing frames. One per Client and Server.
-type frameBuffers struct{ small, large sync.Pool }
+// frameBuffers recycles the sizes of outgoing frames. One per Client and Server.
+type frameBuffers struct{ small, large, datagram sync.Pool }
 
 func (p *frameBuffers) get(n int) *[]byte {
 	pool, size := &p.small, smallFrame
-	if n > smallFrame {
+	switch {
+	case n > datagramFrame: // not of ours
+		fresh := make([]byte, n)
+		return &fresh
+	case n > largeFrame:
+		pool, size = &p.datagram, datagramFrame
+	case n > smallFrame:
 		pool, size = &p.large, largeFrame
 	}
 	b, _ := pool.Get().(*[]byte)
@@ -113,6 +121,8 @@ func (p *frameBuffers) put(b *[]byte) {
 		p.small.Put(b)
 	case largeFrame:
 		p.large.Put(b)
+	case datagramFrame:
+		p.datagram.Put(b)
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"sync"
 	"syscall"
@@ -24,7 +23,8 @@ const (
 )
 
 // Conn is a TCP connection that the agent holds, at the laptop. It is a net.Conn with
-// what TCP has besides; safe for concurrent use.
+// what TCP has besides; safe for concurrent use. (The agent uses it too, for the one
+// end of a byte stream that is not a socket's but its own.)
 //
 // Goroutine receive reads the stream until the agent has ended it, so the connection
 // lives on shortly after Close, as a TCP connection does in the kernel.
@@ -54,11 +54,11 @@ type Conn struct {
 }
 
 // newConn wraps a stream whose opening is over. The caller runs c.run.
-func newConn(frames frameStream, cancel context.CancelFunc, spawn func(func()), local, remote netip.AddrPort) *Conn {
+func newConn(frames frameStream, cancel context.CancelFunc, spawn func(func()), local, remote net.Addr) *Conn {
 	return &Conn{
 		frames: frames, cancel: cancel, spawn: spawn,
 		queue: frames.buffers.(*sendQueue),
-		local: net.TCPAddrFromAddrPort(local), remote: net.TCPAddrFromAddrPort(remote),
+		local: local, remote: remote,
 		incoming: make(chan inFrame),
 		broken:   make(chan struct{}),
 		closed:   make(chan struct{}),
@@ -111,7 +111,7 @@ func (c *Conn) receive() error {
 			case <-c.frames.stream.Context().Done():
 				m.free()
 			}
-		case m.kind == kindFin, m.kind == kindClose:
+		case m.kind == kindFin && !c.frames.datagrams, m.kind == kindClose:
 			m.free()
 			finish(io.EOF)
 		case m.kind == kindReset:

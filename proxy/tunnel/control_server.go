@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,6 +24,8 @@ type laptop struct {
 	conn   net.Conn      // the tunnel; closing it ends all of its streams
 	heard  atomic.Bool   // something arrived since the last look
 	gone   chan struct{} // closed when the control stream has been left behind
+
+	welcomed bool // it has had its welcome; guarded by the server's announceMu
 
 	sendMu sync.Mutex // gRPC takes one sender at a time
 }
@@ -109,8 +112,11 @@ func (s *Server) welcome(l *laptop) error {
 	if err != nil {
 		return err
 	}
+	s.announceMu.Lock()
+	defer s.announceMu.Unlock()
+	l.welcomed = true
 	s.mu.Lock()
-	standing := s.standing[:len(s.standing):len(s.standing)]
+	standing := slices.Clone(s.standing)
 	s.mu.Unlock()
 	for _, e := range standing {
 		if err := l.send(controlEvent(e)); err != nil {

@@ -29,10 +29,13 @@ const (
 	codeHostDown
 	codePipe
 	codeFamily
+	codeMessageSize
+	codePermission
+	codeNotSupported
 )
 
 // errnos gives each code's errno; the index is the code.
-func errnos() [15]syscall.Errno {
+func errnos() [18]syscall.Errno {
 	return [...]syscall.Errno{
 		codeOther:           syscall.EIO,
 		codeRefused:         syscall.ECONNREFUSED,
@@ -49,6 +52,9 @@ func errnos() [15]syscall.Errno {
 		codeHostDown:        syscall.EHOSTDOWN,
 		codePipe:            syscall.EPIPE,
 		codeFamily:          syscall.EAFNOSUPPORT,
+		codeMessageSize:     syscall.EMSGSIZE,
+		codePermission:      syscall.EPERM,
+		codeNotSupported:    syscall.EOPNOTSUPP,
 	}
 }
 
@@ -66,8 +72,6 @@ func codeOf(err error) code {
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
 		switch errno {
-		case syscall.EPERM: // a firewall's drop on output
-			return codeAccess
 		case syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM:
 			return codeNoBuffers
 		}

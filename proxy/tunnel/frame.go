@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 )
 
@@ -76,8 +77,6 @@ func parseHeader(b []byte, bodyLen int) (kind, uint64, error) {
 		return 0, 0, fmt.Errorf("%w: %d", errFrameKind, k)
 	case bodyLen > maxBody:
 		return 0, 0, fmt.Errorf("%w: %s of %d bytes", errFrameLong, k, bodyLen)
-	case k == kindData && bodyLen == 0:
-		return 0, 0, fmt.Errorf("%w: empty DATA", errFrameShort)
 	case bodyLen > 0 && (k == kindAccepted || k == kindFin || k == kindClose):
 		return 0, 0, fmt.Errorf("%w: %s", errFrameTrailing, k)
 	}
@@ -103,7 +102,30 @@ func (c *counter) take(k kind, offset uint64, bodyLen int) error {
 // network of a connection, as it travels.
 type network byte
 
-const networkTCP network = 1
+const (
+	networkTCP   network = 1
+	networkUDP   network = 2 // a flow: each DATA is one datagram
+	networkFiles network = 3 // the agent's SFTP server; no address
+)
+
+// addr is an end's address in the form that the network's connections have it.
+func (n network) addr(a netip.AddrPort) net.Addr {
+	if n == networkUDP {
+		return net.UDPAddrFromAddrPort(a)
+	}
+	return net.TCPAddrFromAddrPort(a)
+}
+
+func (n network) String() string {
+	if n == networkUDP {
+		return "udp"
+	}
+	return "tcp"
+}
+
+// maxDatagram is the most that a UDP datagram carries (RFC 768 over RFC 791: 65,535 less
+// both headers; over IPv6 without jumbograms it is 20 bytes more, which nobody sends).
+const maxDatagram = 65507
 
 // openBody is OPEN's.
 type openBody struct {
@@ -220,7 +242,7 @@ func (r *bodyReader) uint32() uint32 { return binary.BigEndian.Uint32(r.next(4))
 
 func (r *bodyReader) network() network {
 	n := network(r.next(1)[0])
-	if r.err == nil && n != networkTCP {
+	if r.err == nil && (n < networkTCP || n > networkFiles) {
 		r.err = fmt.Errorf("%w: %d", errFrameNetwork, n)
 	}
 	return n

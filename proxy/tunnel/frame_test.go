@@ -40,6 +40,8 @@ func TestFrameBytes(t *testing.T) {
 			"arrived", arrivedBody{network: networkTCP, local: v4, remote: v4, waiting: 3}.append(nil),
 			"\x01\x04\x0a\xf4\x00\x07\x1f\x90\x04\x0a\xf4\x00\x07\x1f\x90\x00\x00\x00\x03",
 		},
+		{"open a flow", openBody{stream: 5, network: networkUDP, address: v4}.append(nil), "\x00\x00\x00\x00\x00\x00\x00\x05\x02\x04\x0a\xf4\x00\x07\x1f\x90"},
+		{"open files", openBody{stream: 5, network: networkFiles, address: noAddress()}.append(nil), "\x00\x00\x00\x00\x00\x00\x00\x05\x03\x04\x00\x00\x00\x00\x00\x00"},
 		{"failure", failureBody{code: codeRefused, text: "no"}.append(nil), "\x01no"},
 	}
 	for _, tt := range tests {
@@ -59,7 +61,6 @@ func TestParseHeaderRejects(t *testing.T) {
 		{"short", frameOf(kindData, 0, nil)[:8], errFrameShort},
 		{"kind 0", frameOf(0, 0, []byte("x")), errFrameKind},
 		{"kind 12", frameOf(12, 0, []byte("x")), errFrameKind},
-		{"empty data", frameOf(kindData, 0, nil), errFrameShort},
 		{"fin with a body", frameOf(kindFin, 0, []byte("x")), errFrameTrailing},
 		{"too long", frameOf(kindData, 0, make([]byte, maxBody+1)), errFrameLong},
 	}
@@ -82,6 +83,7 @@ func TestParseBodyRejects(t *testing.T) {
 		{"too long", append(bytes.Clone(open), 0), errFrameTrailing},
 		{"address of 5 bytes", append(open[:9:9], 5, 1, 2, 3, 4, 5, 0, 80), errFrameAddress},
 		{"IPv4 in 16 bytes", mapped, errFrameAddress},
+		{"network 0", append(append(open[:8:8], 0), open[9:]...), errFrameNetwork},
 		{"network 9", append(append(open[:8:8], 9), open[9:]...), errFrameNetwork},
 	}
 	for _, tt := range tests {
@@ -146,6 +148,10 @@ func FuzzFrame(f *testing.F) {
 	f.Add(frameOf(kindReset, 77, failureBody{code: codeReset, text: "reset"}.append(nil)))
 	f.Add(frameOf(kindData, 1<<40, []byte("payload")))
 	f.Add(frameOf(kindFin, 12, nil))
+	f.Add(frameOf(kindOpen, 0, openBody{stream: 5, network: networkUDP, address: v6}.append(nil)))
+	f.Add(frameOf(kindOpen, 0, openBody{stream: 6, network: networkFiles, address: noAddress()}.append(nil)))
+	f.Add(frameOf(kindArrived, 0, arrivedBody{network: networkUDP, local: v4, remote: v4}.append(nil)))
+	f.Add(frameOf(kindData, 12, nil)) // an empty datagram
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		// In pieces, as HTTP/2 delivers it.
 		var pieces mem.BufferSlice

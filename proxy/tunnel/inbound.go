@@ -18,11 +18,12 @@ const (
 	parkedRest = 10 * time.Second
 )
 
-// Inbound is a connection that arrived at the pod and waits for the local process.
+// Inbound is a connection, or a UDP flow, that arrived at the pod and waits for the local process.
+// A flow ends by itself: the agent closes it after a minute of silence.
 // Exactly one of Accept and Refuse is to be called; a handler that returns without is
 // taken to have refused.
 type Inbound struct {
-	Network string         // "tcp"
+	Network string         // "tcp", or "udp": one for each client's flow
 	Local   netip.AddrPort // what the client dialled, in the pod
 	Remote  netip.AddrPort // the client
 
@@ -37,7 +38,7 @@ type Inbound struct {
 var errAnswered = errors.New("inbound connection is answered already")
 
 // Accept takes the connection; call it after the local process has. The caller closes
-// the connection, a *Conn.
+// the connection, a *Conn, or a *Flow where the network is "udp".
 func (in *Inbound) Accept() (net.Conn, error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -49,8 +50,15 @@ func (in *Inbound) Accept() (net.Conn, error) {
 		in.cancel()
 		return nil, fmt.Errorf("accept connection from %s: %w", in.Remote, in.client.lost(err))
 	}
-	conn := newConn(in.frames, in.cancel, in.client.spawn, in.Local, in.Remote)
+	kind := networkTCP
+	if in.frames.datagrams {
+		kind = networkUDP
+	}
+	conn := newConn(in.frames, in.cancel, in.client.spawn, kind.addr(in.Local), kind.addr(in.Remote))
 	in.client.spawn(conn.run)
+	if kind == networkUDP {
+		return &Flow{conn: conn}, nil
+	}
 	return conn, nil
 }
 
@@ -207,8 +215,9 @@ func (p *parking) park(ctx, waitCtx context.Context, cancelWait context.CancelFu
 		return
 	}
 	p.fill(ctx, p.wanted+int(arrived.waiting))
+	frames.datagrams = arrived.network == networkUDP
 	in := &Inbound{
-		Network: "tcp", Local: arrived.local, Remote: arrived.remote,
+		Network: arrived.network.String(), Local: arrived.local, Remote: arrived.remote,
 		client: p.client, frames: frames, cancel: cancel,
 	}
 	p.handle(ctx, in)
@@ -228,5 +237,8 @@ func (c *Client) awaitArrival(ctx context.Context, id uint64) (frameStream, arri
 		return frameStream{}, arrivedBody{}, err
 	}
 	arrived, err := parseArrived(body)
+	if err == nil && arrived.network == networkFiles {
+		err = fmt.Errorf("%s: %w: %d", kindArrived, errFrameNetwork, arrived.network)
+	}
 	return frames, arrived, err
 }

@@ -120,7 +120,8 @@ func (p *parkedStreams) waiting() int {
 // Waiting is how many connections wait for the laptop to take them.
 func (s *Server) Waiting() int { return s.parked.waiting() }
 
-// Deliver offers an inbound connection to the laptop and returns once the local process
+// Deliver offers an inbound connection, or UDP flow (its addresses are *net.UDPAddr, and
+// DatagramReader may be), to the laptop and returns once the local process
 // has accepted it: the server owns conn from then on and closes it. If conn has a method
 // TakeBack() bool it is called when the laptop resets the connection; where it returns
 // true the connection is closed without a reset, conn being free to stay open. On an error conn is untouched and
@@ -169,8 +170,13 @@ func (s *Server) servePark(stream grpc.ServerStream) error {
 // serveDelivery announces a connection and, once accepted, carries its bytes. None is
 // read before: until then the connection can still be given to somebody else.
 func (s *Server) serveDelivery(p *parkedStream, d *delivery) error {
+	network := networkTCP
+	if _, ok := d.conn.LocalAddr().(*net.UDPAddr); ok {
+		network = networkUDP
+		p.frames.datagrams = true
+	}
 	arrived := arrivedBody{
-		network: networkTCP,
+		network: network,
 		local:   addrPort(d.conn.LocalAddr()), remote: addrPort(d.conn.RemoteAddr()),
 		waiting: uint32(d.waiting),
 	}
@@ -193,5 +199,8 @@ func (s *Server) serveDelivery(p *parkedStream, d *delivery) error {
 		return nil
 	}
 	d.result <- nil
+	if network == networkUDP {
+		return s.spliceDatagrams(&p.frames, d.conn)
+	}
 	return s.splice(&p.frames, d.conn)
 }

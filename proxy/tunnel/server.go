@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,8 +19,24 @@ import (
 
 // ServerConfig is what the agent's end needs.
 type ServerConfig struct {
-	// Dial connects from the pod; nil means the kernel's, with no deadline but its own.
+	// Dial connects from the pod by "tcp" or "udp"; nil means the kernel's, with no deadline
+	// but its own. A UDP connection is read and written one datagram at a time.
 	Dial func(ctx context.Context, network string, address netip.AddrPort) (net.Conn, error)
+	// Ping sends one ICMP echo and returns nil when its reply has come; nil means that the
+	// agent cannot. An error that wraps ErrPingUnavailable says so too, any other is about the way.
+	Ping func(ctx context.Context, to netip.Addr, payload []byte) error
+	// Files serves the pod's files by SFTP on a connection until its end, or ctx's, and
+	// closes it; nil means that there are none.
+	Files func(ctx context.Context, conn net.Conn) error
+	// WatchTrees gives the content of each root, at once and after each change, until ctx ends
+	// or give fails; the error is the laptop's to read. nil means that the agent cannot. A tree is
+	// given away: it must not be changed afterwards.
+	WatchTrees func(ctx context.Context, roots []string, give func(*Tree) error) error
+	// Log writes a piece of the local process's output where the pod's logs come from; nil
+	// means that there is no such place. The bytes are valid until it returns.
+	Log func(stderr bool, p []byte) error
+	// LogEnd, unless nil, is called when no more of it will come.
+	LogEnd func()
 	// Resolve asks the pod's nameservers one DNS message; nil means that there are none.
 	Resolve func(ctx context.Context, msg []byte) ([]byte, error)
 	// View reports the pod.
@@ -59,6 +76,8 @@ type Server struct {
 	wg      sync.WaitGroup // receivers of spliced connections
 
 	helloMu sync.Mutex // one laptop takes the other's place at a time
+
+	announceMu sync.Mutex // events reach a laptop in their order, behind its welcome
 
 	mu       sync.Mutex
 	laptop   *laptop // nil while none is connected
@@ -114,13 +133,22 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// Announce tells an event to the laptop, and to each that connects later.
+// Announce tells an event to the laptop, and to each that connects later. A PodListening
+// takes the place of the one before.
 func (s *Server) Announce(e Event) {
+	s.announceMu.Lock()
+	defer s.announceMu.Unlock()
 	s.mu.Lock()
+	if _, ok := e.(PodListening); ok {
+		s.standing = slices.DeleteFunc(s.standing, func(old Event) bool {
+			_, ok := old.(PodListening)
+			return ok
+		})
+	}
 	s.standing = append(s.standing, e)
 	l := s.laptop
 	s.mu.Unlock()
-	if l != nil {
+	if l != nil && l.welcomed {
 		_ = l.send(controlEvent(e)) // a failure shows in the control stream's receiver
 	}
 }
@@ -140,11 +168,14 @@ func serviceDesc() *grpc.ServiceDesc {
 		Methods: []grpc.MethodDesc{
 			unary(methodExchange, (*Server).serveExchange),
 			unary(methodView, (*Server).serveView),
+			unary(methodPing, (*Server).servePing),
 		},
 		Streams: []grpc.StreamDesc{
 			stream(methodControl, (*Server).serveControl),
 			stream(methodDial, (*Server).serveDial),
 			stream(methodPark, (*Server).servePark),
+			stream(methodTrees, (*Server).serveTrees),
+			stream(methodLogs, (*Server).serveLogs),
 		},
 		Metadata: "proxy/tunnel/SPEC.md",
 	}
@@ -184,7 +215,7 @@ func (s *Server) serveView(context.Context, *tunnelpb.PodViewRequest) (*PodView,
 	return view, nil
 }
 
-// serveDial serves one outbound connection.
+// serveDial serves one outbound connection, flow or stream of files.
 func (s *Server) serveDial(stream grpc.ServerStream) error {
 	frames := frameStream{stream: stream, buffers: &s.buffers}
 	_, body, err := frames.expect(kindOpen)
@@ -195,7 +226,11 @@ func (s *Server) serveDial(stream grpc.ServerStream) error {
 	if err != nil {
 		return badFrame(err)
 	}
-	conn, err := s.cfg.Dial(stream.Context(), "tcp", open.address)
+	if open.network == networkFiles {
+		return s.serveFiles(&frames)
+	}
+	frames.datagrams = open.network == networkUDP
+	conn, err := s.cfg.Dial(stream.Context(), open.network.String(), open.address)
 	if err != nil {
 		failure := failureBody{code: codeOf(err), text: err.Error()}
 		return frames.sendBody(kindFailed, failure.append(nil))
@@ -205,16 +240,46 @@ func (s *Server) serveDial(stream grpc.ServerStream) error {
 		_ = conn.Close()
 		return err
 	}
+	if frames.datagrams {
+		return s.spliceDatagrams(&frames, conn)
+	}
 	return s.splice(&frames, conn)
 }
 
-// addrPort is the address of a TCP end; the zero value for what has none.
-func addrPort(a net.Addr) netip.AddrPort {
-	if tcp, ok := a.(*net.TCPAddr); ok {
-		ap := tcp.AddrPort()
-		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+// serveFiles serves one stream of files, from its answer to its end.
+func (s *Server) serveFiles(frames *frameStream) error {
+	if s.cfg.Files == nil {
+		failure := failureBody{code: codeNotSupported, text: "this agent serves no files"}
+		return frames.sendBody(kindFailed, failure.append(nil))
 	}
-	return netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
+	opened := openedBody{local: noAddress(), remote: noAddress()}
+	if err := frames.sendBody(kindOpened, opened.append(nil)); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(frames.stream.Context())
+	defer cancel()
+	queued := frameStream{stream: frames.stream, buffers: newSendQueue(&s.buffers), sent: frames.sent, received: frames.received}
+	none := networkTCP.addr(noAddress())
+	conn := newConn(queued, cancel, s.wg.Go, none, none)
+	s.wg.Go(conn.run) // until the stream's end
+	if err := s.cfg.Files(ctx, conn); err != nil && ctx.Err() == nil {
+		s.log.Info("a stream of files ended", "error", err)
+	}
+	_ = conn.Close()
+	return nil
+}
+
+// addrPort is the address of a TCP or UDP end; the unspecified one for what has none.
+func addrPort(a net.Addr) netip.AddrPort {
+	withPort, ok := a.(interface{ AddrPort() netip.AddrPort })
+	if !ok {
+		return noAddress()
+	}
+	ap := withPort.AddrPort()
+	if !ap.IsValid() {
+		return noAddress()
+	}
+	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
 }
 
 // badFrame is the status of a stream whose laptop broke the protocol, or went away.

@@ -18,6 +18,9 @@ const (
 	methodPark     = "Park"
 	methodExchange = "Exchange"
 	methodView     = "View"
+	methodPing     = "Ping"
+	methodTrees    = "Trees"
+	methodLogs     = "Logs"
 
 	// protocolVersion is SPEC.md's.
 	protocolVersion = 1
@@ -53,6 +56,8 @@ type messageStream interface {
 type frameStream struct {
 	stream  messageStream
 	buffers mem.BufferPool // where sent frames come from and return to
+	// datagrams: each DATA is one, and may be empty. Set before the first is received.
+	datagrams bool
 
 	sent     counter // of the sender
 	received counter // of the receiver
@@ -80,9 +85,23 @@ func (f *frameStream) recv(m *inFrame) error {
 	if err := f.stream.RecvMsg(m); err != nil {
 		return err
 	}
-	if err := f.received.take(m.kind, m.offset, m.bodyLen); err != nil {
+	err := f.received.take(m.kind, m.offset, m.bodyLen)
+	if err == nil && m.kind == kindData {
+		err = f.checkSize(m.bodyLen)
+	}
+	if err != nil {
 		m.free()
-		return err
+	}
+	return err
+}
+
+// checkSize holds DATA to what its network allows.
+func (f *frameStream) checkSize(n int) error {
+	switch {
+	case f.datagrams && n > maxDatagram:
+		return fmt.Errorf("%w: datagram of %d bytes", errFrameLong, n)
+	case !f.datagrams && n == 0:
+		return fmt.Errorf("%w: empty DATA", errFrameShort)
 	}
 	return nil
 }

@@ -137,7 +137,7 @@ func (x *PodView) GetAgentVersion() string {
 type PortState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Port          uint32                 `protobuf:"varint,1,opt,name=port,proto3" json:"port,omitempty"`
-	Protocol      string                 `protobuf:"bytes,2,opt,name=protocol,proto3" json:"protocol,omitempty"` // "tcp"
+	Protocol      string                 `protobuf:"bytes,2,opt,name=protocol,proto3" json:"protocol,omitempty"` // "tcp" or "udp"
 	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`       // why the agent does not listen there; empty: it does
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -442,6 +442,7 @@ type ControlEvent struct {
 	//	*ControlEvent_PodShutdown
 	//	*ControlEvent_ListenFailed
 	//	*ControlEvent_Quiet
+	//	*ControlEvent_PodListening
 	Kind          isControlEvent_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -538,6 +539,15 @@ func (x *ControlEvent) GetQuiet() *Quiet {
 	return nil
 }
 
+func (x *ControlEvent) GetPodListening() *PodListening {
+	if x != nil {
+		if x, ok := x.Kind.(*ControlEvent_PodListening); ok {
+			return x.PodListening
+		}
+	}
+	return nil
+}
+
 type isControlEvent_Kind interface {
 	isControlEvent_Kind()
 }
@@ -566,6 +576,10 @@ type ControlEvent_Quiet struct {
 	Quiet *Quiet `protobuf:"bytes,6,opt,name=quiet,proto3,oneof"`
 }
 
+type ControlEvent_PodListening struct {
+	PodListening *PodListening `protobuf:"bytes,7,opt,name=pod_listening,json=podListening,proto3,oneof"`
+}
+
 func (*ControlEvent_Welcome) isControlEvent_Kind() {}
 
 func (*ControlEvent_Heartbeat) isControlEvent_Kind() {}
@@ -577,6 +591,8 @@ func (*ControlEvent_PodShutdown) isControlEvent_Kind() {}
 func (*ControlEvent_ListenFailed) isControlEvent_Kind() {}
 
 func (*ControlEvent_Quiet) isControlEvent_Kind() {}
+
+func (*ControlEvent_PodListening) isControlEvent_Kind() {}
 
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1076,6 +1092,489 @@ func (x *ListenFailed) GetError() string {
 	return ""
 }
 
+// What other processes of the pod (not the agent) listen on; takes the place of the one before.
+type PodListening struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tcp           []*Endpoint            `protobuf:"bytes,1,rep,name=tcp,proto3" json:"tcp,omitempty"`
+	Udp           []*Endpoint            `protobuf:"bytes,2,rep,name=udp,proto3" json:"udp,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PodListening) Reset() {
+	*x = PodListening{}
+	mi := &file_tunnel_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PodListening) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PodListening) ProtoMessage() {}
+
+func (x *PodListening) ProtoReflect() protoreflect.Message {
+	mi := &file_tunnel_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PodListening.ProtoReflect.Descriptor instead.
+func (*PodListening) Descriptor() ([]byte, []int) {
+	return file_tunnel_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *PodListening) GetTcp() []*Endpoint {
+	if x != nil {
+		return x.Tcp
+	}
+	return nil
+}
+
+func (x *PodListening) GetUdp() []*Endpoint {
+	if x != nil {
+		return x.Udp
+	}
+	return nil
+}
+
+type Endpoint struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       []byte                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"` // 4 or 16 bytes
+	Port          uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Endpoint) Reset() {
+	*x = Endpoint{}
+	mi := &file_tunnel_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Endpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Endpoint) ProtoMessage() {}
+
+func (x *Endpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_tunnel_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
+func (*Endpoint) Descriptor() ([]byte, []int) {
+	return file_tunnel_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Endpoint) GetAddress() []byte {
+	if x != nil {
+		return x.Address
+	}
+	return nil
+}
+
+func (x *Endpoint) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+// One ICMP echo, sent from the pod.
+type PingRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       []byte                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"` // 4 or 16 bytes
+	Payload       []byte                 `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PingRequest) Reset() {
+	*x = PingRequest{}
+	mi := &file_tunnel_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PingRequest) ProtoMessage() {}
+
+func (x *PingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tunnel_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
+func (*PingRequest) Descriptor() ([]byte, []int) {
+	return file_tunnel_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *PingRequest) GetAddress() []byte {
+	if x != nil {
+		return x.Address
+	}
+	return nil
+}
+
+func (x *PingRequest) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+type PingReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why no reply came; empty: it did.
+	Error         string `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
+	Code          uint32 `protobuf:"varint,2,opt,name=code,proto3" json:"code,omitempty"`               // the errno behind the error, as in section 6 of SPEC.md
+	Unavailable   bool   `protobuf:"varint,3,opt,name=unavailable,proto3" json:"unavailable,omitempty"` // the agent cannot send an echo at all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PingReply) Reset() {
+	*x = PingReply{}
+	mi := &file_tunnel_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PingReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PingReply) ProtoMessage() {}
+
+func (x *PingReply) ProtoReflect() protoreflect.Message {
+	mi := &file_tunnel_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PingReply.ProtoReflect.Descriptor instead.
+func (*PingReply) Descriptor() ([]byte, []int) {
+	return file_tunnel_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *PingReply) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *PingReply) GetCode() uint32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *PingReply) GetUnavailable() bool {
+	if x != nil {
+		return x.Unavailable
+	}
+	return false
+}
+
+// Asks for the content of folders or files of the pod, now and whenever it changes.
+type TreesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Roots         []string               `protobuf:"bytes,1,rep,name=roots,proto3" json:"roots,omitempty"` // absolute paths
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TreesRequest) Reset() {
+	*x = TreesRequest{}
+	mi := &file_tunnel_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TreesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TreesRequest) ProtoMessage() {}
+
+func (x *TreesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tunnel_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TreesRequest.ProtoReflect.Descriptor instead.
+func (*TreesRequest) Descriptor() ([]byte, []int) {
+	return file_tunnel_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *TreesRequest) GetRoots() []string {
+	if x != nil {
+		return x.Roots
+	}
+	return nil
+}
+
+// One root's whole content.
+type Tree struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Root          string                 `protobuf:"bytes,1,opt,name=root,proto3" json:"root,omitempty"`
+	Entries       []*TreeEntry           `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
+	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"` // why there is no content
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tree) Reset() {
+	*x = Tree{}
+	mi := &file_tunnel_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tree) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tree) ProtoMessage() {}
+
+func (x *Tree) ProtoReflect() protoreflect.Message {
+	mi := &file_tunnel_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tree.ProtoReflect.Descriptor instead.
+func (*Tree) Descriptor() ([]byte, []int) {
+	return file_tunnel_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Tree) GetRoot() string {
+	if x != nil {
+		return x.Root
+	}
+	return ""
+}
+
+func (x *Tree) GetEntries() []*TreeEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *Tree) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+type TreeEntry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          []byte                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`       // relative to the root; empty: the root itself
+	Mode          uint32                 `protobuf:"varint,2,opt,name=mode,proto3" json:"mode,omitempty"`      // st_mode of Linux, type bits included
+	Link          []byte                 `protobuf:"bytes,3,opt,name=link,proto3" json:"link,omitempty"`       // a symbolic link's target
+	Content       []byte                 `protobuf:"bytes,4,opt,name=content,proto3" json:"content,omitempty"` // a regular file's
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TreeEntry) Reset() {
+	*x = TreeEntry{}
+	mi := &file_tunnel_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TreeEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TreeEntry) ProtoMessage() {}
+
+func (x *TreeEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_tunnel_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TreeEntry.ProtoReflect.Descriptor instead.
+func (*TreeEntry) Descriptor() ([]byte, []int) {
+	return file_tunnel_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *TreeEntry) GetPath() []byte {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
+func (x *TreeEntry) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *TreeEntry) GetLink() []byte {
+	if x != nil {
+		return x.Link
+	}
+	return nil
+}
+
+func (x *TreeEntry) GetContent() []byte {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+// A piece of the local process's output.
+type LogChunk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stderr        bool                   `protobuf:"varint,1,opt,name=stderr,proto3" json:"stderr,omitempty"`
+	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogChunk) Reset() {
+	*x = LogChunk{}
+	mi := &file_tunnel_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogChunk) ProtoMessage() {}
+
+func (x *LogChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_tunnel_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogChunk.ProtoReflect.Descriptor instead.
+func (*LogChunk) Descriptor() ([]byte, []int) {
+	return file_tunnel_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *LogChunk) GetStderr() bool {
+	if x != nil {
+		return x.Stderr
+	}
+	return false
+}
+
+func (x *LogChunk) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// All that was sent is written.
+type LogsDone struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogsDone) Reset() {
+	*x = LogsDone{}
+	mi := &file_tunnel_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogsDone) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogsDone) ProtoMessage() {}
+
+func (x *LogsDone) ProtoReflect() protoreflect.Message {
+	mi := &file_tunnel_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogsDone.ProtoReflect.Descriptor instead.
+func (*LogsDone) Descriptor() ([]byte, []int) {
+	return file_tunnel_proto_rawDescGZIP(), []int{25}
+}
+
 var File_tunnel_proto protoreflect.FileDescriptor
 
 const file_tunnel_proto_rawDesc = "" +
@@ -1108,14 +1607,15 @@ const file_tunnel_proto_rawDesc = "" +
 	"\x04hold\x18\x05 \x01(\v2\x18.teleswap.tunnel.v1.HoldH\x00R\x04hold\x12;\n" +
 	"\thand_over\x18\x06 \x01(\v2\x1c.teleswap.tunnel.v1.HandOverH\x00R\bhandOver\x127\n" +
 	"\agoodbye\x18\a \x01(\v2\x1b.teleswap.tunnel.v1.GoodbyeH\x00R\agoodbyeB\x06\n" +
-	"\x04kind\"\xfd\x02\n" +
+	"\x04kind\"\xc6\x03\n" +
 	"\fControlEvent\x127\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1b.teleswap.tunnel.v1.WelcomeH\x00R\awelcome\x12=\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x1d.teleswap.tunnel.v1.HeartbeatH\x00R\theartbeat\x12+\n" +
 	"\x03ack\x18\x03 \x01(\v2\x17.teleswap.tunnel.v1.AckH\x00R\x03ack\x12D\n" +
 	"\fpod_shutdown\x18\x04 \x01(\v2\x1f.teleswap.tunnel.v1.PodShutdownH\x00R\vpodShutdown\x12G\n" +
 	"\rlisten_failed\x18\x05 \x01(\v2 .teleswap.tunnel.v1.ListenFailedH\x00R\flistenFailed\x121\n" +
-	"\x05quiet\x18\x06 \x01(\v2\x19.teleswap.tunnel.v1.QuietH\x00R\x05quietB\x06\n" +
+	"\x05quiet\x18\x06 \x01(\v2\x19.teleswap.tunnel.v1.QuietH\x00R\x05quiet\x12G\n" +
+	"\rpod_listening\x18\a \x01(\v2 .teleswap.tunnel.v1.PodListeningH\x00R\fpodListeningB\x06\n" +
 	"\x04kind\"!\n" +
 	"\x05Hello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\"\x7f\n" +
@@ -1139,7 +1639,36 @@ const file_tunnel_proto_rawDesc = "" +
 	"\x05Quiet\"8\n" +
 	"\fListenFailed\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\x12\x14\n" +
-	"\x05error\x18\x02 \x01(\tR\x05errorB4Z2github.com/teleswap/teleswap/proxy/tunnel/tunnelpbb\x06proto3"
+	"\x05error\x18\x02 \x01(\tR\x05error\"n\n" +
+	"\fPodListening\x12.\n" +
+	"\x03tcp\x18\x01 \x03(\v2\x1c.teleswap.tunnel.v1.EndpointR\x03tcp\x12.\n" +
+	"\x03udp\x18\x02 \x03(\v2\x1c.teleswap.tunnel.v1.EndpointR\x03udp\"8\n" +
+	"\bEndpoint\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\"A\n" +
+	"\vPingRequest\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x18\n" +
+	"\apayload\x18\x02 \x01(\fR\apayload\"W\n" +
+	"\tPingReply\x12\x14\n" +
+	"\x05error\x18\x01 \x01(\tR\x05error\x12\x12\n" +
+	"\x04code\x18\x02 \x01(\rR\x04code\x12 \n" +
+	"\vunavailable\x18\x03 \x01(\bR\vunavailable\"$\n" +
+	"\fTreesRequest\x12\x14\n" +
+	"\x05roots\x18\x01 \x03(\tR\x05roots\"i\n" +
+	"\x04Tree\x12\x12\n" +
+	"\x04root\x18\x01 \x01(\tR\x04root\x127\n" +
+	"\aentries\x18\x02 \x03(\v2\x1d.teleswap.tunnel.v1.TreeEntryR\aentries\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"a\n" +
+	"\tTreeEntry\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\fR\x04path\x12\x12\n" +
+	"\x04mode\x18\x02 \x01(\rR\x04mode\x12\x12\n" +
+	"\x04link\x18\x03 \x01(\fR\x04link\x12\x18\n" +
+	"\acontent\x18\x04 \x01(\fR\acontent\"6\n" +
+	"\bLogChunk\x12\x16\n" +
+	"\x06stderr\x18\x01 \x01(\bR\x06stderr\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"\n" +
+	"\n" +
+	"\bLogsDoneB4Z2github.com/teleswap/teleswap/proxy/tunnel/tunnelpbb\x06proto3"
 
 var (
 	file_tunnel_proto_rawDescOnce sync.Once
@@ -1153,7 +1682,7 @@ func file_tunnel_proto_rawDescGZIP() []byte {
 	return file_tunnel_proto_rawDescData
 }
 
-var file_tunnel_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_tunnel_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_tunnel_proto_goTypes = []any{
 	(*PodView)(nil),        // 0: teleswap.tunnel.v1.PodView
 	(*PortState)(nil),      // 1: teleswap.tunnel.v1.PortState
@@ -1172,6 +1701,15 @@ var file_tunnel_proto_goTypes = []any{
 	(*PodShutdown)(nil),    // 14: teleswap.tunnel.v1.PodShutdown
 	(*Quiet)(nil),          // 15: teleswap.tunnel.v1.Quiet
 	(*ListenFailed)(nil),   // 16: teleswap.tunnel.v1.ListenFailed
+	(*PodListening)(nil),   // 17: teleswap.tunnel.v1.PodListening
+	(*Endpoint)(nil),       // 18: teleswap.tunnel.v1.Endpoint
+	(*PingRequest)(nil),    // 19: teleswap.tunnel.v1.PingRequest
+	(*PingReply)(nil),      // 20: teleswap.tunnel.v1.PingReply
+	(*TreesRequest)(nil),   // 21: teleswap.tunnel.v1.TreesRequest
+	(*Tree)(nil),           // 22: teleswap.tunnel.v1.Tree
+	(*TreeEntry)(nil),      // 23: teleswap.tunnel.v1.TreeEntry
+	(*LogChunk)(nil),       // 24: teleswap.tunnel.v1.LogChunk
+	(*LogsDone)(nil),       // 25: teleswap.tunnel.v1.LogsDone
 }
 var file_tunnel_proto_depIdxs = []int32{
 	1,  // 0: teleswap.tunnel.v1.PodView.ports:type_name -> teleswap.tunnel.v1.PortState
@@ -1187,11 +1725,15 @@ var file_tunnel_proto_depIdxs = []int32{
 	14, // 10: teleswap.tunnel.v1.ControlEvent.pod_shutdown:type_name -> teleswap.tunnel.v1.PodShutdown
 	16, // 11: teleswap.tunnel.v1.ControlEvent.listen_failed:type_name -> teleswap.tunnel.v1.ListenFailed
 	15, // 12: teleswap.tunnel.v1.ControlEvent.quiet:type_name -> teleswap.tunnel.v1.Quiet
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	17, // 13: teleswap.tunnel.v1.ControlEvent.pod_listening:type_name -> teleswap.tunnel.v1.PodListening
+	18, // 14: teleswap.tunnel.v1.PodListening.tcp:type_name -> teleswap.tunnel.v1.Endpoint
+	18, // 15: teleswap.tunnel.v1.PodListening.udp:type_name -> teleswap.tunnel.v1.Endpoint
+	23, // 16: teleswap.tunnel.v1.Tree.entries:type_name -> teleswap.tunnel.v1.TreeEntry
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_tunnel_proto_init() }
@@ -1214,6 +1756,7 @@ func file_tunnel_proto_init() {
 		(*ControlEvent_PodShutdown)(nil),
 		(*ControlEvent_ListenFailed)(nil),
 		(*ControlEvent_Quiet)(nil),
+		(*ControlEvent_PodListening)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1221,7 +1764,7 @@ func file_tunnel_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tunnel_proto_rawDesc), len(file_tunnel_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
