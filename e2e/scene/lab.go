@@ -14,6 +14,7 @@ import (
 
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
 
@@ -37,6 +38,7 @@ type Lab struct {
 	locked           *os.File // the lock of e2e runs
 	worlds           atomic.Int32
 	extras           extras
+	config           *rest.Config
 }
 
 // Images are references of images that the cluster can start.
@@ -130,6 +132,7 @@ func (l *Lab) connect(ctx context.Context) error {
 		return fmt.Errorf("load %s: %w", l.kubeconfig, err)
 	}
 	config.QPS, config.Burst = 200, 400
+	l.config = config
 	if l.Kube, err = kubernetes.NewForConfig(config); err != nil {
 		return fmt.Errorf("make a client: %w", err)
 	}
