@@ -16,6 +16,9 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/net/icmp"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,15 +41,16 @@ func childMain(args []string) int {
 	case "lookup":
 		ips, err := net.DefaultResolver.LookupHost(context.Background(), args[0])
 		fmt.Println(strings.Join(ips, " "), err)
-	case "udp":
-		c, err := net.Dial("udp", args[0])
-		if err == nil {
-			_, err = c.Write([]byte("x"))
+	case "udp": // each ADDRESS: its errno, or what it answers to "ping"
+		for _, addr := range args {
+			fmt.Println(childUDP(addr))
 		}
-		if err == nil {
-			_, err = c.Read(make([]byte, 1))
+	case "serveudp": // waits for datagrams at each ADDRESS; answers with the client's address and the datagram
+		return childServeUDP(args)
+	case "ping": // each ADDRESS: its errno, or "reply"
+		for _, addr := range args {
+			fmt.Println(childPing(addr))
 		}
-		fmt.Println(errnoName(err))
 	case "show":
 		childShow()
 	case "exit":
@@ -92,6 +96,80 @@ func childDial(addr string) string {
 		return errnoName(err)
 	}
 	return strings.TrimSpace(line)
+}
+
+func childUDP(addr string) string {
+	c, err := net.Dial("udp", addr)
+	if err != nil {
+		return errnoName(err)
+	}
+	defer func() { _ = c.Close() }()
+	if _, err := c.Write([]byte("ping")); err != nil {
+		return errnoName(err)
+	}
+	_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	buf := make([]byte, 1<<16)
+	n, err := c.Read(buf)
+	if err != nil {
+		return errnoName(err)
+	}
+	return string(buf[:n])
+}
+
+func childServeUDP(addrs []string) int {
+	for _, addr := range addrs {
+		c, err := net.ListenPacket("udp", addr)
+		if err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		go func() {
+			buf := make([]byte, 1<<16)
+			for {
+				n, from, err := c.ReadFrom(buf)
+				if err != nil {
+					return
+				}
+				_, _ = c.WriteTo(append([]byte(from.String()+" "), buf[:n]...), from)
+			}
+		}()
+	}
+	fmt.Println("listening")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	return 0
+}
+
+// childPing pings without privileges, as ping(8) does where it may.
+func childPing(addr string) string {
+	dst := net.ParseIP(addr)
+	network, proto, request := "udp4", 1, icmp.Type(ipv4.ICMPTypeEcho)
+	if dst.To4() == nil {
+		network, proto, request = "udp6", 58, ipv6.ICMPTypeEchoRequest
+	}
+	c, err := icmp.ListenPacket(network, "")
+	if err != nil {
+		return errnoName(err)
+	}
+	defer func() { _ = c.Close() }()
+	m := icmp.Message{Type: request, Body: &icmp.Echo{Seq: 1, Data: []byte("hello")}}
+	b, err := m.Marshal(nil)
+	if err != nil {
+		return err.Error()
+	}
+	if _, err = c.WriteTo(b, &net.UDPAddr{IP: dst}); err != nil {
+		return errnoName(err)
+	}
+	_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	buf := make([]byte, 1500)
+	n, _, err := c.ReadFrom(buf)
+	if err != nil {
+		return errnoName(err)
+	}
+	reply, err := icmp.ParseMessage(proto, buf[:n])
+	if echo, ok := reply.Body.(*icmp.Echo); err == nil && ok && string(echo.Data) == "hello" {
+		return "reply"
+	}
+	return fmt.Sprintf("%x", buf[:n])
 }
 
 func childMany(count, addr string) int {

@@ -326,11 +326,3 @@ func TestNames(t *testing.T) {
 		})
 	}
 }
-
-func TestUDPIsRefusedAtOnce(t *testing.T) {
-	l := newLab(t, nil)
-	out, _ := l.start(l.spec("udp", "10.96.0.1:123")).output()
-	if out != "ECONNREFUSED\n" {
-		t.Errorf("got %q", out)
-	}
-}

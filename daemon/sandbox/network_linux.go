@@ -136,8 +136,11 @@ func setSysctls(v6 bool) {
 	for _, s := range []struct{ name, value string }{
 		{"ipv4/ip_unprivileged_port_start", "0"},                  // a pod's process may well listen on 80
 		{"ipv4/ping_group_range", fmt.Sprintf("%d %d", gid, gid)}, // ping without set-uid
-		{"ipv4/conf/" + device + "/route_localnet", "1"},          // lets the daemon reach what listens on 127.0.0.1 only
-		{"ipv4/conf/all/rp_filter", "0"},                          // clients' addresses are all over the world
+		{"ipv4/ping_group_range", "0 2147483647"},                 // also after a change of group, where all groups are mapped
+		{"ipv4/icmp_ratelimit", "0"},                              // the daemon must hear at once that nobody takes a client's datagram
+		{"ipv6/icmp/ratelimit", "0"},
+		{"ipv4/conf/" + device + "/route_localnet", "1"}, // lets the daemon reach what listens on 127.0.0.1 only
+		{"ipv4/conf/all/rp_filter", "0"},                 // clients' addresses are all over the world
 		{"ipv4/conf/" + device + "/rp_filter", "0"},
 		{"ipv6/conf/" + device + "/disable_ipv6", disable6}, // no link-local address: connect() is unreachable at once
 	} {

@@ -7,6 +7,11 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
+var (
+	loopback4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+)
+
 func addrPort(a tcpip.Address, port uint16) netip.AddrPort {
 	ip, _ := netip.AddrFromSlice(a.AsSlice())
 	return netip.AddrPortFrom(ip, port)

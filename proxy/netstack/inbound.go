@@ -25,8 +25,8 @@ const (
 const loopbackTime = time.Second
 
 // DialTCP opens a connection to a process behind the device whose client address is src. dst is the address and
-// port the client dialled; when nothing listens there, the same port of the loopback address is tried (127.0.0.1
-// only: Linux takes no packet for ::1 from a device). The error is a *net.OpError that wraps the errno: ECONNREFUSED,
+// port the client dialled; when nothing listens there, the same port of 127.0.0.1 is tried, then ::1 by
+// Config.DialLoopback, which cannot show the client. The error is a *net.OpError that wraps the errno: ECONNREFUSED,
 // ETIMEDOUT, and EADDRINUSE where a connection between just these two addresses exists.
 //
 // A src that the process's kernel would take for its own (the pod's address, loopback) or that is none of dst's family
@@ -40,17 +40,40 @@ func (s *Stack) DialTCP(ctx context.Context, src, dst netip.AddrPort) (net.Conn,
 	mayReplace := shown == src // else two clients may be shown as one
 	src = shown
 	c, err := s.dialFree(ctx, src, dst, mayReplace)
-	if err == nil || !errors.Is(err, syscall.ECONNREFUSED) || !dst.Addr().Is4() || dst.Addr().IsLoopback() {
+	if err == nil || !errors.Is(err, syscall.ECONNREFUSED) {
 		return c, err
 	}
-	// A kernel that was not told to take packets for loopback from a device (route_localnet) drops them in silence.
-	ctx, cancel := context.WithTimeout(ctx, loopbackTime)
-	defer cancel()
-	loopback := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), dst.Port())
-	if c, err2 := s.dialFree(ctx, src, loopback, mayReplace); err2 == nil {
-		return c, nil
+	if dst.Addr().Is4() && !dst.Addr().IsLoopback() {
+		if c, err := s.dialLoopback4(ctx, src, dst.Port(), mayReplace); err == nil {
+			return c, nil
+		}
+	}
+	for _, to := range s.insideOnly(dst) {
+		if c, err := s.cfg.DialLoopback(ctx, "tcp", to); err == nil {
+			return c, nil
+		}
 	}
 	return nil, err
+}
+
+// dialLoopback4 dials what listens on 127.0.0.1 only. A kernel that was not told to take packets for loopback from a
+// device (route_localnet) drops them in silence.
+func (s *Stack) dialLoopback4(ctx context.Context, src netip.AddrPort, port uint16, mayReplace bool) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, loopbackTime)
+	defer cancel()
+	return s.dialFree(ctx, src, netip.AddrPortFrom(loopback4, port), mayReplace)
+}
+
+// insideOnly are the loopback addresses with dst's port to which only DialLoopback leads.
+func (s *Stack) insideOnly(dst netip.AddrPort) []netip.AddrPort {
+	if s.cfg.DialLoopback == nil {
+		return nil
+	}
+	six := netip.AddrPortFrom(netip.IPv6Loopback(), dst.Port())
+	if dst.Addr().Is4() {
+		return []netip.AddrPort{six}
+	}
+	return []netip.AddrPort{six, netip.AddrPortFrom(loopback4, dst.Port())}
 }
 
 // dialFree dials, and waits a moment where the connection before between the same two addresses is just being closed.
@@ -92,7 +115,7 @@ func (s *Stack) evict(src, dst netip.AddrPort) {
 func (s *Stack) foreign(src netip.AddrPort, dst netip.Addr) netip.AddrPort {
 	a := src.Addr()
 	shown := a.IsValid() && a.Is4() == dst.Is4() && !a.IsLoopback() && !a.IsUnspecified() && !a.IsMulticast() &&
-		a != netip.AddrFrom4([4]byte{255, 255, 255, 255}) && !slices.Contains(s.cfg.Addrs, a)
+		a != broadcast && !slices.Contains(s.cfg.Addrs, a)
 	switch {
 	case shown:
 		return src

@@ -24,6 +24,7 @@ type link struct {
 	dev    tun.Device
 	mtu    uint32
 	logger *slog.Logger
+	echo   func(echo) // takes echo requests; the packet is only lent
 	wg     sync.WaitGroup
 
 	mu         sync.RWMutex
@@ -32,7 +33,7 @@ type link struct {
 }
 
 func newLink(dev tun.Device, logger *slog.Logger) *link {
-	return &link{dev: dev, mtu: uint32(dev.MTU()), logger: logger}
+	return &link{dev: dev, mtu: uint32(dev.MTU()), logger: logger, echo: func(echo) {}}
 }
 
 // readLoop delivers packets until the device is closed.
@@ -55,8 +56,8 @@ func (l *link) receive() error {
 		if !ok {
 			continue
 		}
-		if reply := answerEcho(view.AsSlice()[:n]); reply != nil {
-			_ = l.dev.Write([][]byte{reply})
+		if request, is := parseEcho(view.AsSlice()[:n]); is {
+			l.echo(request)
 			continue
 		}
 		packet := view

@@ -52,6 +52,19 @@ type Config struct {
 	// is answered: no packet makes connect() say so, but the process's kernel does after its own patience, and each SYN
 	// it repeats until then is a new DialTCP. ctx ends with the stack. The connection returned is closed by the stack.
 	DialTCP func(ctx context.Context, src, dst netip.AddrPort) (net.Conn, error)
+	// DialUDP dials a flow of datagrams for a process, with its first one; each Read and each Write of the connection is
+	// one datagram. Where it fails, or Read or Write does, the process gets the ICMP error that makes its next call fail:
+	// ECONNREFUSED is port unreachable, the rest as for DialTCP (which Linux tells only to sockets with IP_RECVERR).
+	// ctx ends with the stack. The connection returned is closed by the stack: after 60 s of silence, or 10 s
+	// at port 53. Nil: every datagram is answered with port unreachable.
+	DialUDP func(ctx context.Context, src, dst netip.AddrPort) (net.Conn, error)
+	// Ping sends one ICMP echo for a process and returns nil when its reply came; only then the process gets one. An errno
+	// becomes the ICMP error that means it, as for DialTCP; nothing is answered on ETIMEDOUT and when ctx ends, after
+	// 10 s. Nil: every echo is answered with "administratively prohibited".
+	Ping func(ctx context.Context, dst netip.Addr, payload []byte) error
+	// DialLoopback connects to a process that listens on dst, a loopback address which no packet from the device
+	// reaches; network is tcp or udp. Nil: such processes are not reached.
+	DialLoopback func(ctx context.Context, network string, dst netip.AddrPort) (net.Conn, error)
 	// DNS answers one DNS message that was sent to port 53 of one of Nameservers, by UDP or TCP. Nil: such
 	// traffic is treated as any other.
 	DNS func(ctx context.Context, msg []byte) ([]byte, error)
@@ -86,13 +99,20 @@ type Stack struct {
 	cfg    Config
 	stack  *stack.Stack
 	link   *link
-	cancel context.CancelFunc // ends what DialTCP and DNS do for the stack
+	cancel context.CancelFunc // ends what DialTCP, DialUDP, Ping and DNS do for the stack
+	pings  chan struct{}      // one for each ping under way
 	wg     sync.WaitGroup     // goroutines that serve processes; Add under mu while !closed
 
 	mu      sync.Mutex
 	closed  bool
 	pending map[stack.TransportEndpointID]*pendingSYN
 	conns   map[*net.Conn]struct{} // open connections of both ends, to be reset by Close
+	flows   map[pairOfAddrs]*udpFlow
+
+	maxFlows int
+
+	inMu sync.Mutex // before mu
+	in   map[pairOfAddrs]*udpConn
 }
 
 // New starts a stack on cfg.Device, which is the stack's from then on: also when New fails.
@@ -109,7 +129,11 @@ func New(cfg Config) (*Stack, error) {
 		link:    newLink(cfg.Device, cfg.Logger),
 		pending: make(map[stack.TransportEndpointID]*pendingSYN),
 		conns:   make(map[*net.Conn]struct{}),
+		flows:   make(map[pairOfAddrs]*udpFlow), maxFlows: maxFlows,
+		in:    make(map[pairOfAddrs]*udpConn),
+		pings: make(chan struct{}, maxPings),
 	}
+	s.link.echo = func(e echo) { s.ping(ctx, e) }
 	s.stack = stack.New(stack.Options{
 		NetworkProtocols: []stack.NetworkProtocolFactory{
 			ipv4.NewProtocolWithOptions(ipv4.Options{AllowExternalLoopbackTraffic: true}),
@@ -129,7 +153,7 @@ func (s *Stack) start(ctx context.Context) error {
 		return err
 	}
 	s.forwardTCP(ctx)
-	s.refuseUDP()
+	s.forwardUDP(ctx)
 	if err := s.stack.CreateNIC(nicID, s.link); err != nil {
 		return fmt.Errorf("attach the device to the stack: %s", err)
 	}
@@ -156,6 +180,15 @@ func (s *Stack) tune() error {
 	send := tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: s.cfg.Buffer, Max: s.cfg.Buffer}
 	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &wait, &recovery, &moderate, &receive, &send} {
 		if err := s.stack.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
+			return fmt.Errorf("set %T of the stack: %s", o, err)
+		}
+	}
+	// UDP's: what comes while a flow is dialled for waits here.
+	for _, o := range []any{
+		tcpip.ReceiveBufferSizeOption{Min: 4 << 10, Default: s.cfg.Buffer, Max: s.cfg.Buffer},
+		tcpip.SendBufferSizeOption{Min: 4 << 10, Default: s.cfg.Buffer, Max: s.cfg.Buffer},
+	} {
+		if err := s.stack.SetOption(o); err != nil {
 			return fmt.Errorf("set %T of the stack: %s", o, err)
 		}
 	}

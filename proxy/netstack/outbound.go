@@ -11,7 +11,6 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
-	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 	"gvisor.dev/gvisor/pkg/waiter"
 
 	"github.com/teleswap/teleswap/proxy/relay"
@@ -142,14 +141,6 @@ func (s *Stack) adopt(ep tcpip.Endpoint, queue *waiter.Queue, id stack.Transport
 	}
 	c.onEnd(forget)
 	return c, nil
-}
-
-// refuseUDP answers every datagram that no endpoint takes with "port unreachable", so that it fails at once.
-func (s *Stack) refuseUDP() {
-	s.stack.SetTransportProtocolHandler(udp.ProtocolNumber, func(_ stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
-		s.send(unreachable(startOf(pkt), portUnreachable))
-		return true
-	})
 }
 
 // send writes a packet of our own making to the device. Errors are the device's end, which its reader sees too.

@@ -103,29 +103,3 @@ func unreachable6(packet []byte, code header.ICMPv6Code) []byte {
 	}))
 	return out
 }
-
-// answerEcho answers an echo request with "administratively prohibited", and returns nil for any other packet.
-// The stack owns every address and would answer each ping itself, which would be a lie.
-func answerEcho(packet []byte) []byte {
-	switch header.IPVersion(packet) {
-	case header.IPv4Version:
-		if len(packet) < header.IPv4MinimumSize {
-			return nil
-		}
-		ip := header.IPv4(packet)
-		hl := int(ip.HeaderLength())
-		if ip.TransportProtocol() != header.ICMPv4ProtocolNumber || len(packet) < hl+header.ICMPv4MinimumSize ||
-			header.ICMPv4(packet[hl:]).Type() != header.ICMPv4Echo {
-			return nil
-		}
-	case header.IPv6Version:
-		if len(packet) < header.IPv6MinimumSize+header.ICMPv6MinimumSize {
-			return nil
-		}
-		if header.IPv6(packet).TransportProtocol() != header.ICMPv6ProtocolNumber ||
-			header.ICMPv6(packet[header.IPv6MinimumSize:]).Type() != header.ICMPv6EchoRequest {
-			return nil
-		}
-	}
-	return unreachable(packet, prohibited)
-}
