@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/teleswap/teleswap/daemon/api"
-	"github.com/teleswap/teleswap/daemon/podview"
 	"github.com/teleswap/teleswap/daemon/runner"
 )
 
@@ -38,11 +37,6 @@ type exitResult struct {
 	err  error
 }
 
-type specResult struct {
-	spec runner.Spec
-	err  error
-}
-
 // rung is how far the signals have gone.
 type rung int
 
@@ -66,15 +60,16 @@ func (c *child) everRan() bool  { return c.ran }
 
 // start begins to start the process; started will have the result. The goroutine ends
 // with the start, which ctx and giveUp bound.
-func (c *child) start(ctx context.Context, sp specResult, s streams) {
+func (c *child) start(ctx context.Context, spec func() (runner.Spec, error), s streams) {
 	ctx, cancel := context.WithCancel(ctx)
 	c.cancelStart = cancel
 	go func() {
-		if sp.err != nil {
-			c.started <- startResult{err: sp.err}
+		sp, err := spec()
+		if err != nil {
+			c.started <- startResult{err: err}
 			return
 		}
-		p, err := runner.Start(ctx, sp.spec, runner.Stdio{In: s.in, Out: s.out, Err: s.err})
+		p, err := runner.Start(ctx, sp, runner.Stdio{In: s.in, Out: s.out, Err: s.err})
 		if err != nil {
 			p = nil
 		}
@@ -155,23 +150,26 @@ func (c *child) signal(sig os.Signal, ui *progress) {
 	}
 }
 
-// makeSpec is what runner.Start needs, of what the daemon told and what is here.
-func makeSpec(session string, p *api.Prepare, command, environ []string) specResult {
+// makeSpec is what runner.Start needs, of what the daemon told. plan makes the process's environment of the pod's.
+func makeSpec(session string, p *api.Prepare, command []string, plan func(pod []string) ([]string, error)) (runner.Spec, error) {
 	var spec runner.Spec
 	dir, err := os.Getwd()
 	if err != nil {
-		return specResult{err: fmt.Errorf("find the working directory: %w", err)}
+		return spec, fmt.Errorf("find the working directory: %w", err)
 	}
 	for _, text := range p.GetAddresses() {
 		prefix, err := netip.ParsePrefix(text)
 		if err != nil {
-			return specResult{err: fmt.Errorf("the pod's address: %w", err)}
+			return spec, fmt.Errorf("the pod's address: %w", err)
 		}
 		spec.Addrs = append(spec.Addrs, prefix)
 	}
 	pod := make([]string, 0, len(p.GetEnv()))
 	for _, kv := range p.GetEnv() {
 		pod = append(pod, string(kv))
+	}
+	if spec.Env, err = plan(pod); err != nil {
+		return spec, err
 	}
 	spec.Session, spec.Token, spec.Handoff = session, p.GetToken(), p.GetHandoff()
 	spec.Hostname, spec.MTU = p.GetHostname(), int(p.GetMtu())
@@ -181,6 +179,6 @@ func makeSpec(session string, p *api.Prepare, command, environ []string) specRes
 			Path: m.GetPath(), Live: m.GetLive(), ReadOnly: m.GetReadOnly(), File: m.GetFile(),
 		})
 	}
-	spec.Env, spec.Dir, spec.Argv = podview.Plan(environ, pod), dir, command
-	return specResult{spec: spec}
+	spec.Dir, spec.Argv = dir, command
+	return spec, nil
 }

@@ -18,6 +18,7 @@ type swapOptions struct {
 	deployment string
 	image      string
 	pullPolicy string
+	env        envFlags
 }
 
 func (a *app) swapCommand(command []string) *cobra.Command {
@@ -42,7 +43,11 @@ The exit status is the command's; 128+N if signal N ended it; 2 for wrong usage.
 			if err != nil {
 				return err
 			}
-			return a.swap(cmd.Context(), req)
+			env, err := o.env.check(os.LookupEnv)
+			if err != nil {
+				return err
+			}
+			return a.swap(cmd.Context(), req, wishes{env: env})
 		},
 	}
 	f := cmd.Flags()
@@ -50,6 +55,7 @@ The exit status is the command's; 128+N if signal N ended it; 2 for wrong usage.
 	f.StringVar(&run, "run", "", "the command to run; takes the rest of the line, flags and all")
 	f.StringVar(&o.image, "agent-image", defaultImage(os.Getenv), "image of the agent (also TELESWAP_AGENT_IMAGE)")
 	f.StringVar(&o.pullPolicy, "agent-pull-policy", "", "Always, IfNotPresent or Never; empty leaves it to Kubernetes")
+	o.env.add(f)
 	for flag, complete := range map[string]cobra.CompletionFunc{
 		"deployment":        a.completeDeployment,
 		"agent-pull-policy": cobra.FixedCompletions([]string{"Always", "IfNotPresent", "Never"}, cobra.ShellCompDirectiveNoFileComp),

@@ -11,7 +11,13 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/teleswap/teleswap/daemon/api"
+	"github.com/teleswap/teleswap/daemon/runner"
 )
+
+// wishes are the parts of a swap that the daemon need not know.
+type wishes struct {
+	env environment
+}
 
 // swapping is one swap as the command sees it: events of the session, signals, and the
 // child. Its loop is the only goroutine that touches it.
@@ -20,6 +26,7 @@ type swapping struct {
 	ui     *progress
 	stream grpc.BidiStreamingClient[api.SwapUp, api.Event]
 	req    *api.SwapRequest
+	wishes wishes
 
 	child     child
 	received  chan received // the session's events
@@ -38,7 +45,7 @@ type received struct {
 }
 
 // swap runs a swap from its request to its exit status.
-func (a *app) swap(ctx context.Context, req *api.SwapRequest) error {
+func (a *app) swap(ctx context.Context, req *api.SwapRequest, w wishes) error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	defer signal.Stop(signals)
@@ -57,7 +64,7 @@ func (a *app) swap(ctx context.Context, req *api.SwapRequest) error {
 	if err := stream.Send(&api.SwapUp{Message: &api.SwapUp_Request{Request: req}}); err != nil {
 		return callError(err)
 	}
-	s := &swapping{app: a, ui: newProgress(a.err), stream: stream, req: req, received: make(chan received), child: newChild()}
+	s := &swapping{app: a, ui: newProgress(a.err), stream: stream, req: req, wishes: w, received: make(chan received), child: newChild()}
 	receiving := make(chan struct{})
 	go func() { // ends with the stream, or with ctx
 		defer close(receiving)
@@ -280,7 +287,13 @@ func signalStatus(sig os.Signal) int {
 	return statusFailure
 }
 
-// spec is the sandbox for a session's process.
-func (s *swapping) spec(session string, p *api.Prepare) specResult {
-	return makeSpec(session, p, s.req.GetCommand(), os.Environ())
+// spec makes, when it is called, the sandbox for a session's process. It may be called from another goroutine.
+func (s *swapping) spec(session string, p *api.Prepare) func() (runner.Spec, error) {
+	warn := func(format string, args ...any) { s.ui.line("! "+format, args...) }
+	command := s.req.GetCommand()
+	return func() (runner.Spec, error) {
+		return makeSpec(session, p, command, func(pod []string) ([]string, error) {
+			return s.wishes.env.plan(os.Environ(), pod, command, warn)
+		})
+	}
 }

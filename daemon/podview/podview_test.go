@@ -32,7 +32,7 @@ func TestPlan(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			local, pod := slices.Clone(c.local), slices.Clone(c.pod)
-			if got := Plan(c.local, c.pod); !slices.Equal(got, c.want) {
+			if got := Plan(c.local, c.pod, EnvOptions{}).All; !slices.Equal(got, c.want) {
 				t.Errorf("got  %q\nwant %q", got, c.want)
 			}
 			if !slices.Equal(local, c.local) || !slices.Equal(pod, c.pod) {
