@@ -15,13 +15,17 @@ import (
 const (
 	// helloTime bounds how long a new connection may take to say who it is.
 	helloTime = 5 * time.Second
-	helloSize = 4 << 10
+	helloSize = 64 << 10
 )
 
 type handoffConn = *net.UnixConn
 
-// hello is the first message of a sandbox; its two descriptors, the device's and the network namespace's, come with it.
-type hello struct{ Session, Token string }
+// hello is the first message of a sandbox. Its descriptors come with it: the device's, the network namespace's, and one
+// for each of the volumes that has no problem. Problems has an entry for each volume.
+type hello struct {
+	Session, Token string
+	Problems       []string
+}
 
 // welcome is the daemon's answer. Error is empty when the command may start.
 type welcome struct{ Error string }
@@ -95,7 +99,7 @@ func receive(conn *net.UnixConn) (*Handoff, error) {
 		return nil, fmt.Errorf("user %d is not ours", cred.Uid)
 	}
 	_ = conn.SetReadDeadline(time.Now().Add(helloTime))
-	buf, oob := make([]byte, helloSize), make([]byte, unix.CmsgSpace(2*4))
+	buf, oob := make([]byte, helloSize), make([]byte, unix.CmsgSpace(maxRights*4))
 	n, oobn, _, _, err := conn.ReadMsgUnix(buf, oob)
 	if err != nil {
 		return nil, err
@@ -105,17 +109,37 @@ func receive(conn *net.UnixConn) (*Handoff, error) {
 		return nil, err
 	}
 	var hi hello
-	if err := json.Unmarshal(buf[:n], &hi); err != nil || len(files) != 2 {
-		for _, f := range files {
-			_ = f.Close()
-		}
-		return nil, errors.Join(errors.New("no hello of a sandbox"), err)
+	err = json.Unmarshal(buf[:n], &hi)
+	if mounts, ok := mountsOf(files, hi.Problems); ok && err == nil {
+		_ = conn.SetReadDeadline(time.Time{})
+		return &Handoff{
+			Session: hi.Session, Token: hi.Token, PID: int(cred.Pid),
+			TUN: files[0], NetNS: files[1], Mounts: mounts, MountProblems: hi.Problems, conn: conn,
+		}, nil
 	}
-	_ = conn.SetReadDeadline(time.Time{})
-	return &Handoff{
-		Session: hi.Session, Token: hi.Token, PID: int(cred.Pid),
-		TUN: files[0], NetNS: files[1], conn: conn,
-	}, nil
+	for _, f := range files {
+		_ = f.Close()
+	}
+	return nil, errors.Join(errors.New("no hello of a sandbox"), err)
+}
+
+// mountsOf deals the files of a hello out to the volumes.
+func mountsOf(files []*os.File, problems []string) (mounts []*os.File, ok bool) {
+	if len(files) < 2 {
+		return nil, false
+	}
+	rest := files[2:]
+	for _, problem := range problems {
+		switch {
+		case problem != "":
+			mounts = append(mounts, nil)
+		case len(rest) == 0:
+			return nil, false
+		default:
+			mounts, rest = append(mounts, rest[0]), rest[1:]
+		}
+	}
+	return mounts, len(rest) == 0
 }
 
 func peer(conn *net.UnixConn) (*unix.Ucred, error) {
@@ -168,12 +192,18 @@ func (h *Handoff) Ack(err error) error {
 // Close gives the sandbox up: unless it was acknowledged its command does not start.
 func (h *Handoff) Close() error {
 	_ = h.conn.Close()
-	return errors.Join(h.TUN.Close(), h.NetNS.Close())
+	errs := []error{h.TUN.Close(), h.NetNS.Close()}
+	for _, f := range h.Mounts {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
-// handOver is the sandbox's side: it sends the device and the network namespace, and waits for the daemon's word, or
+// handOver is the sandbox's side: it sends the device, the network namespace and the volumes, and waits for the daemon's word, or
 // until ctx ends.
-func handOver(ctx context.Context, spec *Spec, tun *os.File) error {
+func handOver(ctx context.Context, spec *Spec, tun *os.File, vols *volumes) error {
 	netns, err := os.Open("/proc/self/ns/net")
 	if err != nil {
 		return fmt.Errorf("open the sandbox's network namespace: %w", err)
@@ -185,14 +215,20 @@ func handOver(ctx context.Context, spec *Spec, tun *os.File) error {
 	}
 	defer func() { _ = conn.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-	hi, err := json.Marshal(hello{Session: spec.Session, Token: spec.Token})
+	files, problems := vols.report()
+	hi, err := json.Marshal(hello{Session: spec.Session, Token: spec.Token, Problems: problems})
 	if err != nil {
 		return err
 	}
-	rights := unix.UnixRights(int(tun.Fd()), int(netns.Fd()))
+	fds := []int{int(tun.Fd()), int(netns.Fd())}
+	for _, f := range files {
+		fds = append(fds, int(f.Fd()))
+	}
+	rights := unix.UnixRights(fds...)
 	if _, _, err := conn.WriteMsgUnix(hi, rights, nil); err != nil {
 		return fmt.Errorf("hand the sandbox to the daemon: %w", err)
 	}
+	vols.close()
 	var w welcome
 	if err := json.NewDecoder(conn).Decode(&w); err != nil {
 		return fmt.Errorf("the daemon did not take the sandbox: %w", err)

@@ -77,15 +77,18 @@ func prepare(spec *Spec, orders <-chan Order) (int, error) {
 			return 0, fmt.Errorf("set the sandbox's hostname: %w", err)
 		}
 	}
-	if err := setUpFiles(spec); err != nil {
+	laid, err := setUpFiles(spec)
+	if err != nil {
 		return 0, err
 	}
+	vols := makeVolumes(laid, spec)
+	defer vols.close()
 	ctx, giveUp := context.WithCancel(context.Background()) //nolint:forbidigo // the root of a process of its own
 	defer giveUp()
 	handed, over := make(chan error, 1), make(chan struct{})
 	go func() {
 		defer close(over)
-		handed <- handOver(ctx, spec, tun)
+		handed <- handOver(ctx, spec, tun, vols)
 	}()
 	select {
 	case err := <-handed:
@@ -100,6 +103,11 @@ func prepare(spec *Spec, orders <-chan Order) (int, error) {
 		}
 		return 0, errors.New("interrupted before the command started")
 	}
+	vols.close()
+	if err := vols.finish(); err != nil {
+		return 0, err
+	}
+	laid.release()
 	if err := dropPrivileges(); err != nil {
 		return 0, err
 	}

@@ -222,7 +222,7 @@ func TestHandoffPassesOverNonsense(t *testing.T) {
 			return
 		}
 		defer func() { _ = f.Close() }()
-		done <- handOver(t.Context(), &Spec{Session: "s1", Token: "t1", Handoff: path}, f)
+		done <- handOver(t.Context(), &Spec{Session: "s1", Token: "t1", Handoff: path}, f, &volumes{})
 	}()
 	h, err := lis.Accept(t.Context())
 	if err != nil {

@@ -1,0 +1,152 @@
+package volumes
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/teleswap/teleswap/daemon/sandbox"
+)
+
+const childArg = "__child"
+
+// childMain plays the user's command in the sandbox.
+func childMain(args []string) int {
+	switch args[0] {
+	case "list": // N: the entries of DIR with their attributes, and how long that took
+		began := time.Now()
+		entries, err := os.ReadDir(args[1])
+		for _, e := range entries {
+			if _, serr := e.Info(); serr != nil {
+				err = serr
+			}
+		}
+		fmt.Println(len(entries), time.Since(began) < 2*time.Second, err, time.Since(began))
+	}
+	return 0
+}
+
+func liveAt(path, pod string) place {
+	return place{Mount: sandbox.Mount{Path: path, Live: true}, pod: pod}
+}
+
+// TestLiveFiles: what the process does to a live volume's files is done in the pod, and the other way round.
+func TestLiveFiles(t *testing.T) {
+	p := newPod(t)
+	p.write("data/from-pod", "hello\n")
+	dir := p.at("data")
+	out := p.sh([]place{liveAt("/data", dir)}, `
+		cat /data/from-pod
+		echo 'from the sandbox' > /data/new; cat /data/new
+		echo more >> /data/new
+		mkdir -p /data/a/b; mv /data/new /data/a/b/moved
+		ln -s b/moved /data/a/link; readlink /data/a/link; cat /data/a/link
+		ln /data/a/b/moved /data/hard
+		chmod 0600 /data/hard; stat -c %a /data/hard
+		(umask 0; mkdir -m 0770 /data/dir; : > /data/open); stat -c '%a' /data/dir /data/open
+		touch -d @1000000000 /data/hard; stat -c %Y /data/hard
+		printf 0123456789 > /data/cut; truncate -s 4 /data/cut; cat /data/cut; echo
+		rm /data/from-pod; rmdir /data/dir
+		[ "$(stat -c %u:%g /data/hard)" = "$(id -u):$(id -g)" ]
+		chown "$(id -u):$(id -g)" /data/hard
+		stat -f -c %l /data
+		exec 3> /data/gone; rm /data/gone; echo x >&3; exec 3>&-
+		printf 1 > /data/x; printf 2 > /data/y; mv /data/x /data/y; cat /data/y; echo
+		ls /data
+		for try in 'cat /data/none' 'mkdir /data/a' 'rmdir /data/a' 'cat /data/a' 'ls /data/hard/x' 'rm -d /data/a'; do $try 2>&1 | sed 's/.*: //'; done
+		sync /data/hard
+	`)
+	want := `hello
+from the sandbox
+b/moved
+from the sandbox
+more
+600
+770
+666
+1000000000
+0123
+255
+1
+a
+cut
+hard
+open
+y
+No such file or directory
+File exists
+Directory not empty
+Is a directory
+Not a directory
+Directory not empty
+`
+	if out != want {
+		t.Errorf("got\n%s\nwant\n%s", out, want)
+	}
+	if got := p.read("data/a/b/moved"); got != "from the sandbox\nmore\n" {
+		t.Errorf("in the pod: %q", got)
+	}
+	if st, err := os.Stat(p.at("data/hard")); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("in the pod: %v, %v", st, err)
+	}
+}
+
+// TestLiveBothWays: what the pod's other containers write is seen within a second or so.
+func TestLiveBothWays(t *testing.T) {
+	p := newPod(t)
+	p.write("data/f", "one")
+	proc := p.run(Config{}, []place{liveAt("/data", p.at("data"))}, "/bin/sh", "-euc", `
+		cat /data/f; echo; : > /data/ready
+		until [ -e /data/go ]; do sleep 0.05; done
+		until [ "$(cat /data/f)" = "other" ]; do sleep 0.05; done
+		until [ ! -e /data/go ]; do sleep 0.05; done
+		echo seen`)
+	eventually(t, "the process's file in the pod", func() bool { _, err := os.Stat(p.at("data/ready")); return err == nil })
+	p.write("data/f.new", "other")
+	if err := os.Rename(p.at("data/f.new"), p.at("data/f")); err != nil {
+		t.Fatal(err)
+	}
+	p.write("data/go", "")
+	go func() { // ends with its one act
+		time.Sleep(300 * time.Millisecond) // in the pod's own time
+		_ = os.Remove(p.at("data/go"))
+	}()
+	if out, code := proc.wait(); out != "one\nseen\n" || code != 0 {
+		t.Errorf("got %q, %d", out, code)
+	}
+}
+
+// TestLiveBulk: 100 MiB through a volume and back, and a directory of 10,000 files.
+func TestLiveBulk(t *testing.T) {
+	p := newPod(t)
+	p.mkdir("data")
+	dir := p.mkdir("data/many")
+	for i := range 10000 {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("file-%05d", i)), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	out := p.sh([]place{liveAt("/data", p.at("data"))}, fmt.Sprintf(`
+		head -c 104857600 /dev/urandom > /data/big.tmp
+		dd if=/data/big.tmp of=/data/big bs=1M status=none
+		a=$(sha256sum < /data/big.tmp); b=$(sha256sum < /data/big)
+		[ "$a" = "$b" ] && echo same
+		ls /data/many | wc -l
+		ls -l /data/many | wc -l
+		%s __child list /data/many`, exe))
+	t.Logf("written, copied and read twice in %v: %s", time.Since(began), out)
+	if !strings.HasPrefix(out, "same\n10000\n10001\n10000 true <nil>") {
+		t.Errorf("got %q", out)
+	}
+	if st, err := os.Stat(p.at("data/big")); err != nil || st.Size() != 100<<20 {
+		t.Errorf("in the pod: %v, %v", st, err)
+	}
+}
