@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -105,6 +107,9 @@ func (b *boxes) close() error {
 type box struct {
 	handoff *sandbox.Handoff
 	process process
+
+	mu   sync.Mutex
+	ours map[uint64]struct{} // inodes of the sockets that listen in the sandbox for us
 }
 
 func newBox(h *sandbox.Handoff) *box { return &box{handoff: h, process: openProcess(h.PID)} }
@@ -117,7 +122,40 @@ func (b *box) TakeTUN() *os.File {
 }
 
 // Listening implements session.Box.
-func (b *box) Listening() ([]sandbox.Socket, error) { return sandbox.Listening(b.handoff.PID) }
+func (b *box) Listening() ([]sandbox.Socket, error) {
+	all, err := sandbox.Listening(b.handoff.PID)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.DeleteFunc(all, func(s sandbox.Socket) bool {
+		_, is := b.ours[s.Inode]
+		return is
+	}), err
+}
+
+// Listen implements session.Box.
+func (b *box) Listen(network string, addr netip.AddrPort) (*os.File, error) {
+	// Held meanwhile, so that nobody sees the socket before it is known for ours.
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	f, err := b.handoff.Listen(network, addr)
+	if err != nil {
+		return nil, err
+	}
+	inode, err := inodeOf(f)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	if b.ours == nil {
+		b.ours = map[uint64]struct{}{}
+	}
+	b.ours[inode] = struct{}{}
+	return f, nil
+}
+
+// Dial implements session.Box.
+func (b *box) Dial(network string, addr netip.AddrPort) (*os.File, error) {
+	return b.handoff.Dial(network, addr)
+}
 
 // Ack implements session.Box.
 func (b *box) Ack(err error) error { return b.handoff.Ack(err) }
@@ -131,9 +169,5 @@ func (b *box) Kill() error {
 
 // Close implements session.Box.
 func (b *box) Close() error {
-	errs := []error{b.process.close(), b.handoff.NetNS.Close()}
-	if b.handoff.TUN != nil {
-		errs = append(errs, b.handoff.TUN.Close())
-	}
-	return errors.Join(errs...)
+	return errors.Join(b.process.close(), b.handoff.Close())
 }

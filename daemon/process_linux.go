@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"time"
 
@@ -43,4 +44,21 @@ func (p process) close() error {
 		return nil
 	}
 	return p.pidfd.Close()
+}
+
+// inodeOf is the number by which /proc/PID/net knows a socket.
+func inodeOf(f *os.File) (uint64, error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var st unix.Stat_t
+	var serr error
+	if err := raw.Control(func(fd uintptr) { serr = unix.Fstat(int(fd), &st) }); err != nil {
+		return 0, err
+	}
+	if serr != nil {
+		return 0, fmt.Errorf("stat a socket: %w", serr)
+	}
+	return st.Ino, nil
 }

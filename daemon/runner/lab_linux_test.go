@@ -26,11 +26,12 @@ type lab struct {
 	t       testing.TB
 	handoff string
 	config  func(*netstack.Config)
+	before  func() // called before the command may start; nil: nothing
 
 	mu     sync.Mutex
 	refuse error // what the daemon answers a sandbox
 	stack  *netstack.Stack
-	netns  *os.File
+	box    *sandbox.Handoff
 	taken  chan struct{}
 	served sync.WaitGroup
 	end    func() // also called at the test's end
@@ -58,7 +59,9 @@ func newLab(t testing.TB, config func(*netstack.Config)) *lab {
 			if err := l.stack.Close(); err != nil {
 				t.Error(err)
 			}
-			_ = l.netns.Close()
+			if err := l.box.Close(); err != nil {
+				t.Error(err)
+			}
 		}
 	})
 	t.Cleanup(l.end)
@@ -93,6 +96,7 @@ func (l *lab) serve(ctx context.Context, lis *sandbox.HandoffListener) {
 		l.t.Errorf("handed over as %q %q", h.Session, h.Token)
 	}
 	dev, err := tun.FromFile(h.TUN, sandbox.DefaultMTU)
+	h.TUN = nil
 	if err != nil {
 		l.t.Error(err)
 		_ = h.Ack(err)
@@ -102,6 +106,14 @@ func (l *lab) serve(ctx context.Context, lis *sandbox.HandoffListener) {
 		Device: dev, Addrs: []netip.Addr{podIP},
 		DialTCP: func(context.Context, netip.AddrPort, netip.AddrPort) (net.Conn, error) {
 			return nil, syscall.ECONNREFUSED
+		},
+		DialLoopback: func(_ context.Context, network string, dst netip.AddrPort) (net.Conn, error) {
+			f, err := h.Dial(network, dst)
+			if err != nil {
+				return nil, err
+			}
+			defer func() { _ = f.Close() }()
+			return net.FileConn(f)
 		},
 	}
 	if l.config != nil {
@@ -114,9 +126,13 @@ func (l *lab) serve(ctx context.Context, lis *sandbox.HandoffListener) {
 		return
 	}
 	l.mu.Lock()
-	l.stack, l.netns = s, h.NetNS
+	l.stack, l.box = s, h
+	before := l.before
 	l.mu.Unlock()
 	close(l.taken)
+	if before != nil {
+		before()
+	}
 	if err := h.Ack(nil); err != nil {
 		l.t.Error(err)
 	}

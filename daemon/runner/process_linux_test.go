@@ -379,7 +379,7 @@ func TestKilledInit(t *testing.T) {
 	c := l.startCLI(l.spec("family", "stay"))
 	left := []int{c.pid("sleeping"), c.pid("sleeping")}
 	c.want("family")
-	in, err := sandbox.Processes(l.netns)
+	in, err := sandbox.Processes(l.box.NetNS)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -394,14 +394,14 @@ func TestKilledInit(t *testing.T) {
 	if got := c.want("exit"); !strings.HasPrefix(got, "exit 137 9") {
 		t.Error(got)
 	}
-	if err := sandbox.Kill(l.netns, syscall.SIGKILL, left[0]); err != nil {
+	if err := sandbox.Kill(l.box.NetNS, syscall.SIGKILL, left[0]); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the second has ended", func() bool { return state(left[1]) == 'Z' })
 	if state(left[0]) == 'Z' {
 		t.Error("the excepted process was killed")
 	}
-	if err := sandbox.Kill(l.netns, syscall.SIGKILL); err != nil {
+	if err := sandbox.Kill(l.box.NetNS, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the first has ended", func() bool { return state(left[0]) == 'Z' })

@@ -177,23 +177,30 @@ func rightsOf(oob []byte) ([]*os.File, error) {
 	return files, nil
 }
 
-// Ack lets the sandbox start its command, or, with err, tells it why not, and closes the connection to it.
+// Ack lets the sandbox start its command, or, with err, tells it why not and closes the connection to it.
 func (h *Handoff) Ack(err error) error {
+	h.asking.Lock()
+	defer h.asking.Unlock()
 	var w welcome
 	if err != nil {
 		w.Error = err.Error()
 	}
-	if err := errors.Join(json.NewEncoder(h.conn).Encode(w), h.conn.Close()); err != nil {
+	told := json.NewEncoder(h.conn).Encode(order{Welcome: &w})
+	if err != nil {
+		told = errors.Join(told, h.conn.Close())
+	}
+	if err := told; err != nil {
 		return fmt.Errorf("acknowledge sandbox of process %d: %w", h.PID, err)
 	}
 	return nil
 }
 
-// Close gives the sandbox up: unless it was acknowledged its command does not start.
+// Close gives the sandbox up: unless it was acknowledged its command does not start. Files that are nil have been
+// given away.
 func (h *Handoff) Close() error {
 	_ = h.conn.Close()
-	errs := []error{h.TUN.Close(), h.NetNS.Close()}
-	for _, f := range h.Mounts {
+	var errs []error
+	for _, f := range append([]*os.File{h.TUN, h.NetNS}, h.Mounts...) {
 		if f != nil {
 			errs = append(errs, f.Close())
 		}
@@ -201,24 +208,28 @@ func (h *Handoff) Close() error {
 	return errors.Join(errs...)
 }
 
-// handOver is the sandbox's side: it sends the device, the network namespace and the volumes, and waits for the daemon's word, or
-// until ctx ends.
-func handOver(ctx context.Context, spec *Spec, tun *os.File, vols *volumes) error {
+// handOver is the sandbox's side: it sends the device, the network namespace and the volumes, and waits for the daemon's
+// word, or until ctx ends. The factory that it returns is the connection to the daemon.
+func handOver(ctx context.Context, spec *Spec, tun *os.File, vols *volumes) (_ *factory, err error) {
 	netns, err := os.Open("/proc/self/ns/net")
 	if err != nil {
-		return fmt.Errorf("open the sandbox's network namespace: %w", err)
+		return nil, fmt.Errorf("open the sandbox's network namespace: %w", err)
 	}
 	defer func() { _ = netns.Close() }()
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: spec.Handoff, Net: "unix"})
 	if err != nil {
-		return fmt.Errorf("reach the daemon: %w", err)
+		return nil, fmt.Errorf("reach the daemon: %w", err)
 	}
-	defer func() { _ = conn.Close() }()
+	defer func() {
+		if err != nil {
+			_ = conn.Close()
+		}
+	}()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	files, problems := vols.report()
 	hi, err := json.Marshal(hello{Session: spec.Session, Token: spec.Token, Problems: problems})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	fds := []int{int(tun.Fd()), int(netns.Fd())}
 	for _, f := range files {
@@ -226,15 +237,16 @@ func handOver(ctx context.Context, spec *Spec, tun *os.File, vols *volumes) erro
 	}
 	rights := unix.UnixRights(fds...)
 	if _, _, err := conn.WriteMsgUnix(hi, rights, nil); err != nil {
-		return fmt.Errorf("hand the sandbox to the daemon: %w", err)
+		return nil, fmt.Errorf("hand the sandbox to the daemon: %w", err)
 	}
 	vols.close()
-	var w welcome
-	if err := json.NewDecoder(conn).Decode(&w); err != nil {
-		return fmt.Errorf("the daemon did not take the sandbox: %w", err)
+	f := &factory{conn: conn, orders: json.NewDecoder(conn)}
+	w, err := f.awaitWelcome()
+	if err != nil {
+		return nil, fmt.Errorf("the daemon did not take the sandbox: %w", err)
 	}
 	if w.Error != "" {
-		return fmt.Errorf("the daemon refused the sandbox: %s", w.Error)
+		return nil, fmt.Errorf("the daemon refused the sandbox: %s", w.Error)
 	}
-	return nil
+	return f, nil
 }

@@ -85,15 +85,19 @@ func prepare(spec *Spec, orders <-chan Order) (int, error) {
 	defer vols.close()
 	ctx, giveUp := context.WithCancel(context.Background()) //nolint:forbidigo // the root of a process of its own
 	defer giveUp()
-	handed, over := make(chan error, 1), make(chan struct{})
+	var (
+		sockets *factory
+		failed  error
+	)
+	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		handed <- handOver(ctx, spec, tun, vols)
+		sockets, failed = handOver(ctx, spec, tun, vols)
 	}()
 	select {
-	case err := <-handed:
-		if err != nil {
-			return 0, err
+	case <-over:
+		if failed != nil {
+			return 0, failed
 		}
 	case _, ok := <-orders:
 		giveUp()
@@ -108,6 +112,9 @@ func prepare(spec *Spec, orders <-chan Order) (int, error) {
 		return 0, err
 	}
 	laid.release()
+	if err := sockets.start(); err != nil {
+		return 0, err
+	}
 	if err := dropPrivileges(); err != nil {
 		return 0, err
 	}

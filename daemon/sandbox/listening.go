@@ -13,6 +13,9 @@ import (
 // listen is a listening socket's state in /proc/net/tcp (proc_pid_net(5), the kernel's TCP_LISTEN).
 const listen = "0A"
 
+// inodeField is where a line has the socket's inode.
+const inodeField = 9
+
 // parseListening reads the listening sockets of a /proc/PID/net/tcp or tcp6 file. Lines that it does not understand are
 // an error: better none than a wrong answer.
 func parseListening(r io.Reader, network string) ([]Socket, error) {
@@ -34,7 +37,11 @@ func parseListening(r io.Reader, network string) ([]Socket, error) {
 		if err != nil {
 			return nil, err
 		}
-		socks = append(socks, Socket{Addr: addr, Network: network})
+		sock := Socket{Addr: addr, Network: network}
+		if len(fields) > inodeField {
+			sock.Inode, _ = strconv.ParseUint(fields[inodeField], 10, 64)
+		}
+		socks = append(socks, sock)
 	}
 	return socks, lines.Err()
 }

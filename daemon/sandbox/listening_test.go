@@ -18,18 +18,18 @@ func TestParseListening(t *testing.T) {
 		{"none", heading, nil, false},
 		{"an empty file", "", nil, false},
 		{
-			"IPv4", heading + "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0\n" +
+			"IPv4", heading + "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 17 1 0\n" +
 				"   1: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0\n" +
 				"   2: 07002A0A:0050 0100A8C0:1234 01 00000000:00000000 00:00000000 00000000     0        0 1 1 0\n",
 			[]Socket{
-				{netip.MustParseAddrPort("127.0.0.1:8080"), "tcp4"},
-				{netip.MustParseAddrPort("0.0.0.0:80"), "tcp4"},
+				{netip.MustParseAddrPort("127.0.0.1:8080"), "tcp4", 17},
+				{netip.MustParseAddrPort("0.0.0.0:80"), "tcp4", 1},
 			},
 			false,
 		},
 		{
 			"IPv6", heading + "   0: 00000000000000000000000001000000:0016 00000000000000000000000000000000:0000 0A 0\n",
-			[]Socket{{netip.MustParseAddrPort("[::1]:22"), "tcp4"}},
+			[]Socket{{netip.MustParseAddrPort("[::1]:22"), "tcp4", 0}},
 			false,
 		},
 		{"too few fields", heading + " 0: 0100007F:1F90 0A\n", nil, true},

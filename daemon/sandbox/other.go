@@ -4,6 +4,7 @@ package sandbox
 
 import (
 	"context"
+	"net/netip"
 	"os"
 	"os/exec"
 	"syscall"
@@ -36,6 +37,12 @@ func (l *HandoffListener) Close() error { return nil }
 
 // Ack lets the sandbox start its command, or tells it why not.
 func (h *Handoff) Ack(error) error { return ErrUnsupported }
+
+// Listen makes a socket in the sandbox that listens.
+func (h *Handoff) Listen(string, netip.AddrPort) (*os.File, error) { return nil, ErrUnsupported }
+
+// Dial makes a socket in the sandbox that is connected.
+func (h *Handoff) Dial(string, netip.AddrPort) (*os.File, error) { return nil, ErrUnsupported }
 
 // Close gives the sandbox up.
 func (h *Handoff) Close() error { return nil }

@@ -222,7 +222,8 @@ func TestHandoffPassesOverNonsense(t *testing.T) {
 			return
 		}
 		defer func() { _ = f.Close() }()
-		done <- handOver(t.Context(), &Spec{Session: "s1", Token: "t1", Handoff: path}, f, &volumes{})
+		_, err = handOver(t.Context(), &Spec{Session: "s1", Token: "t1", Handoff: path}, f, &volumes{})
+		done <- err
 	}()
 	h, err := lis.Accept(t.Context())
 	if err != nil {

@@ -4,13 +4,15 @@
 // Three processes meet here. The CLI starts the sandbox's first process (the program itself, with InitArg) in new
 // namespaces and talks to it over a Control. That one, Init, sets the namespaces up, sends the device and the
 // network namespace to the daemon's HandoffListener, waits for its acknowledgement, gives up its privileges and starts
-// the user's command, whose parent and reaper it stays.
+// the user's command, whose parent and reaper it stays. Over the same connection it makes sockets for the daemon in
+// the sandbox, which the daemon itself could not enter.
 package sandbox
 
 import (
 	"errors"
 	"net/netip"
 	"os"
+	"sync"
 	"syscall"
 )
 
@@ -58,7 +60,7 @@ type Mount struct {
 	File bool
 }
 
-// Handoff is a sandbox that waits for the daemon's acknowledgement.
+// Handoff is a sandbox that waits for the daemon's acknowledgement, and makes sockets for the daemon until it is closed.
 type Handoff struct {
 	Session, Token string
 	// PID is the sandbox's first process, as the kernel told it.
@@ -71,7 +73,8 @@ type Handoff struct {
 	Mounts        []*os.File
 	MountProblems []string
 
-	conn handoffConn
+	conn   handoffConn
+	asking sync.Mutex // one question on conn at a time
 }
 
 // Exit is how the user's command ended: by itself with Code, or by Signal (then Code is 128+Signal).
@@ -80,8 +83,10 @@ type Exit struct {
 	Signal syscall.Signal
 }
 
-// Socket is a TCP socket that listens. Network is tcp4 or tcp6; a tcp6 socket on [::] usually takes IPv4 too.
+// Socket is a TCP socket that listens. Network is tcp4 or tcp6; a tcp6 socket on [::] usually takes IPv4 too. Inode is
+// the number by which fstat(2) knows it.
 type Socket struct {
 	Addr    netip.AddrPort
 	Network string
+	Inode   uint64
 }

@@ -108,8 +108,12 @@ type LinkConfig struct {
 type Box interface {
 	// TakeTUN gives the device's file away; the taker closes it.
 	TakeTUN() *os.File
-	// Listening are the TCP sockets that listen in the sandbox.
+	// Listening are the TCP sockets that listen in the sandbox, but for those of Listen.
 	Listening() ([]sandbox.Socket, error)
+	// Listen makes a socket in the sandbox that listens, or for UDP is bound; Dial one that is connected. See
+	// sandbox.Handoff. The caller closes the file.
+	Listen(network string, addr netip.AddrPort) (*os.File, error)
+	Dial(network string, addr netip.AddrPort) (*os.File, error)
 	// Ack lets the sandbox start its process, or tells it why not.
 	Ack(err error) error
 	// Kill ends every process that is still in the sandbox.
