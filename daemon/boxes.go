@@ -121,6 +121,13 @@ func (b *box) TakeTUN() *os.File {
 	return f
 }
 
+// TakeMounts implements session.Box.
+func (b *box) TakeMounts() ([]*os.File, []string) {
+	files := b.handoff.Mounts
+	b.handoff.Mounts = nil
+	return files, b.handoff.MountProblems
+}
+
 // Listening implements session.Box.
 func (b *box) Listening() ([]sandbox.Socket, error) {
 	all, err := sandbox.Listening(b.handoff.PID)

@@ -27,6 +27,7 @@ type AgentPod struct {
 	Name      string
 	IP        netip.Addr
 	Node      string
+	Mounts    []Mount // of the target's container
 }
 
 // AgentName is the name of the agent's Deployment and Secret: TARGET-teleswap-SESSION,

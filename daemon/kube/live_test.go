@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -261,7 +262,7 @@ func TestLiveSwap(t *testing.T) {
 	step("dials")
 	ready, err := c.WaitAgentReady(ctx, agent.Name, note)
 	must("ready", err)
-	if ready != pod {
+	if !reflect.DeepEqual(ready, pod) {
 		t.Errorf("ready pod %+v is not the running one %+v", ready, pod)
 	}
 	must("endpoints", c.WaitEndpoints(ctx, target.Services, pod))

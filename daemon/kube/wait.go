@@ -58,7 +58,7 @@ func (c *Cluster) waitAgent(ctx context.Context, name string, notify Notify, eno
 		if err != nil {
 			return verdict{} // not reported yet
 		}
-		agent = AgentPod{Namespace: pod.Namespace, Name: pod.Name, IP: ip, Node: pod.Spec.NodeName}
+		agent = AgentPod{Namespace: pod.Namespace, Name: pod.Name, IP: ip, Node: pod.Spec.NodeName, Mounts: mounts(pod, container)}
 		return verdict{done: true}
 	}
 	err := c.wait(ctx, "wait for the agent deployment/"+name, notify, judge, deployment, pods, events)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -105,7 +106,7 @@ func TestWaitAgent(t *testing.T) {
 	pod, err := c.WaitAgentRunning(ctx, agentName, func(line string) { notes = append(notes, line) })
 	changes.Wait()
 	want := AgentPod{Namespace: "shop", Name: "agent-1", IP: netip.MustParseAddr("10.0.0.9"), Node: "node"}
-	if err != nil || pod != want {
+	if err != nil || !reflect.DeepEqual(pod, want) {
 		t.Fatalf("got %+v, %v", pod, err)
 	}
 	if len(notes) != 1 || !strings.Contains(notes[0], "waits for a node: no room") {
@@ -119,7 +120,7 @@ func TestWaitAgent(t *testing.T) {
 	})
 	pod, err = c.WaitAgentReady(ctx, agentName, nil)
 	changes.Wait()
-	if err != nil || pod != want {
+	if err != nil || !reflect.DeepEqual(pod, want) {
 		t.Errorf("got %+v, %v", pod, err)
 	}
 }

@@ -65,6 +65,7 @@ type Dialer interface {
 // Link is the way to the session's agent.
 type Link interface {
 	Agent
+	Files
 	// Attach joins the sandbox to the pod: from then on connections go both ways.
 	Attach(ctx context.Context, box Box, view *tunnel.PodView) error
 	// Transport is the name of the way that was taken.
@@ -90,6 +91,14 @@ type Agent interface {
 	HandOver(ctx context.Context, pods []netip.Addr) error
 }
 
+// Files are the pod's files; see package volumes.
+type Files interface {
+	// DialFiles opens a stream on which the agent serves SFTP.
+	DialFiles(ctx context.Context) (net.Conn, error)
+	// WatchTrees follows files that change as a whole, until the tunnel breaks.
+	WatchTrees(ctx context.Context, roots []string, got func(*tunnel.Tree)) error
+}
+
 // LinkConfig is what a Link needs.
 type LinkConfig struct {
 	Cluster  Cluster
@@ -108,6 +117,8 @@ type LinkConfig struct {
 type Box interface {
 	// TakeTUN gives the device's file away; the taker closes it.
 	TakeTUN() *os.File
+	// TakeMounts gives the volumes' files away, which the taker closes; nil where problems says why there is none.
+	TakeMounts() (files []*os.File, problems []string)
 	// Listening are the TCP sockets that listen in the sandbox, but for those of Listen.
 	Listening() ([]sandbox.Socket, error)
 	// Listen makes a socket in the sandbox that listens, or for UDP is bound; Dial one that is connected. See

@@ -305,6 +305,15 @@ func (l *fakeLink) Quiet() <-chan struct{}                             { return 
 func (l *fakeLink) Err() error                                         { return l.err }
 func (l *fakeLink) Close() error                                       { return l.tell("close link") }
 
+func (l *fakeLink) DialFiles(context.Context) (net.Conn, error) {
+	return nil, errors.New("no files in this world")
+}
+
+func (l *fakeLink) WatchTrees(ctx context.Context, _ []string, _ func(*tunnel.Tree)) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
 // fakeBox is a sandbox in which a port listens.
 type fakeBox struct {
 	world *world
@@ -317,6 +326,8 @@ func (b *fakeBox) listen(ports ...uint16) {
 	defer b.mu.Unlock()
 	b.ports = ports
 }
+
+func (b *fakeBox) TakeMounts() ([]*os.File, []string) { return nil, nil }
 
 func (b *fakeBox) TakeTUN() *os.File { return nil }
 func (b *fakeBox) Listen(string, netip.AddrPort) (*os.File, error) {

@@ -261,6 +261,9 @@ func (s *Session) letGo(ctx context.Context, sw *swap, reason string) {
 	if sw.box != nil {
 		errs = append(errs, sw.box.Kill())
 	}
+	if sw.volumes != nil {
+		errs = append(errs, sw.volumes.Close())
+	}
 	if sw.link != nil {
 		errs = append(errs, sw.link.Close())
 	}

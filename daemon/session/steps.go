@@ -16,6 +16,7 @@ import (
 	"github.com/teleswap/teleswap/daemon/kube"
 	"github.com/teleswap/teleswap/daemon/ledger"
 	"github.com/teleswap/teleswap/daemon/sandbox"
+	"github.com/teleswap/teleswap/daemon/volumes"
 	"github.com/teleswap/teleswap/proxy/tunnel"
 )
 
@@ -31,8 +32,10 @@ type swap struct {
 	pod      kube.AgentPod
 	link     Link
 	view     *tunnel.PodView
-	prepared bool // the owner was told to start its child
+	prepared bool         // the owner was told to start its child
+	mounts   []kube.Mount // those that the sandbox was asked to make
 	box      Box
+	volumes  *volumes.Volumes
 	ready    bool // the agent was told that it may be Ready
 	moved    bool // connections were handed over to the original's pods
 	orphan   bool // nothing lives of it yet: its agent may still stand
@@ -267,10 +270,12 @@ func (s *Session) start(ctx context.Context, sw *swap) (string, error) {
 		}
 		prefixes = append(prefixes, netip.PrefixFrom(addr, addr.BitLen()).String())
 	}
+	wanted := s.findMounts(ctx, sw)
 	sw.prepared = true
 	s.emit(Prepare{
 		Token: token, Hostname: sw.view.GetHostname(), Addresses: prefixes, MTU: sandbox.DefaultMTU,
 		ResolvConf: sw.view.GetResolvConf(), Hosts: sw.view.GetHosts(), Env: sw.view.GetEnv(),
+		Mounts: wanted,
 	})
 	select {
 	case sw.box = <-arrived:
@@ -278,6 +283,9 @@ func (s *Session) start(ctx context.Context, sw *swap) (string, error) {
 		return "", context.Cause(ctx)
 	}
 	err := sw.link.Attach(ctx, sw.box, sw.view)
+	if err == nil {
+		err = s.startVolumes(ctx, sw)
+	}
 	if ackErr := sw.box.Ack(err); err == nil {
 		err = ackErr
 	}

@@ -153,10 +153,28 @@ type process struct {
 	volumes *Volumes
 	warned  *lines
 	stdin   io.WriteCloser
-	out     bytes.Buffer // complete once read is closed
+	out     output // complete once read is closed
 	read    chan struct{}
 	cmd     *exec.Cmd
 	ctl     *sandbox.Control
+}
+
+// output is what the process has written so far.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(b)
+}
+
+func (p *process) text() string {
+	p.out.mu.Lock()
+	defer p.out.mu.Unlock()
+	return p.out.buf.String()
 }
 
 type lines struct {
@@ -279,7 +297,7 @@ func (p *process) wait() (string, int) {
 			_ = p.ctl.Close()
 			_ = p.cmd.Wait()
 			<-p.read
-			return p.out.String(), r.Exit.Code
+			return p.text(), r.Exit.Code
 		}
 	}
 }

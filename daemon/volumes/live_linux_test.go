@@ -1,12 +1,17 @@
 package volumes
 
 import (
+	"bytes"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/teleswap/teleswap/daemon/sandbox"
 )
@@ -25,8 +30,51 @@ func childMain(args []string) int {
 			}
 		}
 		fmt.Println(len(entries), time.Since(began) < 2*time.Second, err, time.Since(began))
+	case "secret":
+		return childSecret(args[1], args[2])
 	}
 	return 0
+}
+
+// childSecret reads and tries to write a synced volume and a file, and waits for the volume to change.
+func childSecret(dir, file string) int {
+	token := filepath.Join(dir, "token")
+	for _, path := range []string{token, file} {
+		b, err := os.ReadFile(path)
+		fmt.Println(path, string(b), err)
+	}
+	st, err := os.Stat(file)
+	fmt.Println(st.Mode(), err)
+	_, err = os.OpenFile(token, os.O_WRONLY, 0)
+	fmt.Println("write:", errors.Unwrap(err))
+	_, err = os.Create(filepath.Join(dir, "mine"))
+	fmt.Println("create:", errors.Unwrap(err))
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+	if err != nil {
+		return 1
+	}
+	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_CREATE|unix.IN_MOVED_TO|unix.IN_DELETE); err != nil {
+		return 1
+	}
+	fmt.Println("watching")
+	buf := make([]byte, 4096)
+	for {
+		n, err := unix.Read(fd, buf)
+		if err != nil {
+			return 1
+		}
+		for at := 0; at < n; {
+			mask := binary.NativeEndian.Uint32(buf[at+4:])
+			size := int(binary.NativeEndian.Uint32(buf[at+12:]))
+			name := string(bytes.TrimRight(buf[at+unix.SizeofInotifyEvent:at+unix.SizeofInotifyEvent+size], "\x00"))
+			at += unix.SizeofInotifyEvent + size
+			if mask&unix.IN_MOVED_TO != 0 && name == "..data" {
+				b, err := os.ReadFile(token)
+				fmt.Println("MOVED_TO", name, "\nnow", string(b), err)
+				return 0
+			}
+		}
+	}
 }
 
 func liveAt(path, pod string) place {

@@ -190,7 +190,8 @@ func (t *target) update(tree *tunnel.Tree) error {
 		}
 		// A directory that another mount was put into stays.
 		err := t.root.Remove(name)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EBUSY) {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) &&
+			!errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EBUSY) {
 			return err
 		}
 		delete(t.have, name)

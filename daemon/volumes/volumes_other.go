@@ -2,7 +2,11 @@
 
 package volumes
 
-import "context"
+import (
+	"context"
+	"net"
+	"os"
+)
 
 // Volumes are the volumes of one sandbox, until Close.
 type Volumes struct{}
@@ -12,3 +16,14 @@ func Start(context.Context, Config) (*Volumes, error) { return nil, ErrUnsupport
 
 // Close ends the volumes.
 func (v *Volumes) Close() error { return nil }
+
+// Found is what is at a path in the pod.
+type Found struct {
+	Mode os.FileMode
+	Err  error
+}
+
+// Probe looks at paths of the pod.
+func Probe(context.Context, func(context.Context) (net.Conn, error), []string) ([]Found, error) {
+	return nil, ErrUnsupported
+}
