@@ -309,3 +309,23 @@ func (w *World) PodIP(selector string) string {
 	})
 	return ip
 }
+
+// Ask is the whole answer to a question of the probe, as text.
+func (f Far) Ask(path string, pairs ...string) string {
+	f.c.w.T.Helper()
+	query := url.Values{}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		query.Set(pairs[i], pairs[i+1])
+	}
+	o := f.c.Get(f.base + "/" + path + "?" + query.Encode())
+	if !o.OK {
+		f.c.w.T.Fatalf("ask %s for %s?%s: %+v", f.base, path, query.Encode(), o)
+	}
+	return fmt.Sprintf("%d %s", o.Status, o.Body)
+}
+
+// FileOp has the process do one thing with a file.
+func (f Far) FileOp(op, path, text string) Outcome {
+	f.c.w.T.Helper()
+	return f.Do("fileop", "op", op, "path", path, "text", text)
+}
