@@ -55,11 +55,18 @@ func main() {
 	flag.StringVar(&o.name, "name", "", "what /self calls the process")
 	flag.BoolVar(&o.plain, "plain", false, "greet as the original does, without dateTime")
 	wait := flag.Duration("wait", 0, "before becoming the program that the arguments name")
+	write := flag.String("write", "", "PATH=TEXT: write this file, and end")
 	sleep := flag.Bool("sleep", false, "do nothing until ended")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		time.Sleep(*wait)
 		log.Fatal(syscall.Exec(flag.Arg(0), flag.Args(), os.Environ()))
+	}
+	if path, text, ok := strings.Cut(*write, "="); ok {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			log.Fatal(err)
+		}
+		return
 	}
 	if *sleep {
 		ended := make(chan os.Signal, 1)

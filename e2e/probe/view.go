@@ -261,10 +261,13 @@ func errnoName(errno syscall.Errno) string {
 	return fmt.Sprintf("errno %d", int(errno))
 }
 
-// patience bounds whatever a test asks for; a test that needs less says so.
+// patience bounds whatever a test asks for; a test that needs less says so. The API server's proxy
+// has a parameter timeout of its own: who asks by way of it says limit.
 func patience(r *http.Request) time.Duration {
-	if d, err := time.ParseDuration(r.FormValue("timeout")); err == nil {
-		return d
+	for _, name := range []string{"limit", "timeout"} {
+		if d, err := time.ParseDuration(r.FormValue(name)); err == nil {
+			return d
+		}
 	}
 	return 30 * time.Second
 }

@@ -19,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/yaml"
 )
 
@@ -264,4 +265,12 @@ func (w *World) followAgent(ctx context.Context, pod *corev1.Pod, done chan stru
 		_ = stream.Close()
 		_, _ = fmt.Fprintf(w.agents, "--- %s\n%s", pod.Name, text.Bytes())
 	}
+}
+
+// Enforce sets the Pod Security Standard of the namespace: "restricted" unless this is called.
+func (w *World) Enforce(level string) {
+	w.T.Helper()
+	patch := []byte(`{"metadata":{"labels":{"pod-security.kubernetes.io/enforce":"` + level + `"}}}`)
+	_, err := w.Lab.Kube.CoreV1().Namespaces().Patch(w.T.Context(), w.Namespace, types.MergePatchType, patch, metav1.PatchOptions{})
+	w.must(err, "set the Pod Security Standard of %s", w.Namespace)
 }
