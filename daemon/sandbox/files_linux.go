@@ -14,6 +14,7 @@ import (
 const (
 	resolvConf = "/etc/resolv.conf"
 	hosts      = "/etc/hosts"
+	hostname   = "/etc/hostname"
 	nsswitch   = "/etc/nsswitch.conf"
 	// maxLinks is how many symbolic links a path may have, as in the kernel.
 	maxLinks = 40
@@ -36,6 +37,9 @@ func setUpFiles(spec *Spec) (*overlay, error) {
 	}
 	if spec.Hosts != nil {
 		files[hosts] = spec.Hosts
+	}
+	if spec.Hostname != "" {
+		files[hostname] = []byte(spec.Hostname + "\n") // hostname(5), and as container runtimes write it
 	}
 	if b, err := os.ReadFile(nsswitch); err == nil && spec.ResolvConf != nil {
 		if changed := onlyFilesAndDNS(b); string(changed) != string(b) {
