@@ -47,6 +47,9 @@ type Exchanger interface {
 // fails, as one that forwards nowhere does, and the laptop's knows that there is no such name. Otherwise (NXDOMAIN,
 // REFUSED, SERVFAIL, no answer) the laptop is asked. If it does not know the name either, the answer is NXDOMAIN
 // if one of them said so, else SERVFAIL.
+//
+// A name that all who were asked said does not exist is not asked for again as long as their SOA records allow, at most
+// 30 s (RFC 2308). What exists is always asked for.
 type Resolver struct {
 	// Pod and Laptop are the resolvers. Nil: there is none, as if it never answered.
 	Pod, Laptop Exchanger
@@ -56,6 +59,8 @@ type Resolver struct {
 	Answered func(fromLaptop bool, addrs []netip.Addr)
 	// Logger: nil discards. Names are logged at debug level only.
 	Logger *slog.Logger
+
+	unknown negatives
 }
 
 // answer is what one resolver said. Without an answer msg is nil.
@@ -85,6 +90,9 @@ func (r *Resolver) Query(ctx context.Context, msg []byte) ([]byte, error) {
 	case len(q.Question) != 1:
 		return reply(q, msg, dns.RcodeFormatError)
 	}
+	if raw, known := r.unknown.answer(q); known {
+		return raw, nil
+	}
 	final := r.isCluster(q.Question[0].Name)
 	fromPod := r.ask(ctx, r.Pod, "pod", q, msg, patience(final))
 	if fromPod.says(dns.RcodeSuccess) {
@@ -95,6 +103,7 @@ func (r *Resolver) Query(ctx context.Context, msg []byte) ([]byte, error) {
 		case dns.CountLabel(q.Question[0].Name) == 1 && r.isNobodys(ctx, q, msg, fromPod):
 			return reply(q, msg, dns.RcodeNameError)
 		case fromPod.msg != nil:
+			r.unknown.learn(q, fromPod)
 			return fromPod.raw, nil
 		default:
 			return reply(q, msg, dns.RcodeServerFailure)
@@ -105,6 +114,7 @@ func (r *Resolver) Query(ctx context.Context, msg []byte) ([]byte, error) {
 	case fromLaptop.says(dns.RcodeSuccess):
 		return r.told(true, fromLaptop), nil
 	case fromPod.says(dns.RcodeNameError):
+		r.unknown.learn(q, fromPod, fromLaptop)
 		return fromPod.raw, nil
 	case fromLaptop.says(dns.RcodeNameError):
 		return fromLaptop.raw, nil
