@@ -44,14 +44,18 @@ type agentLink struct {
 	quiet  chan struct{}
 	// attached brings the stack to the accepting loop, once.
 	attached chan *netstack.Stack
+	// settled brings the neighbours to their loop, once.
+	settled chan *neighbours
 
-	mu      sync.Mutex
-	client  *tunnel.Client
-	renewed chan struct{} // closed when client has been replaced
-	stack   *netstack.Stack
-	ready   bool
-	held    bool
-	err     error
+	mu        sync.Mutex
+	client    *tunnel.Client
+	renewed   chan struct{} // closed when client has been replaced
+	stack     *netstack.Stack
+	near      *neighbours          // nil before Attach
+	listening *tunnel.PodListening // the last word; nil before the first
+	ready     bool
+	held      bool
+	err       error
 }
 
 // LinkDialer opens links and remembers, for each API server, the way that worked last.
@@ -100,8 +104,8 @@ func dialAgent(ctx context.Context, cfg LinkConfig, list []transport.Way) (*agen
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	l := &agentLink{
 		cfg: cfg, log: cfg.Logger, stop: stop, gone: make(chan struct{}), quiet: make(chan struct{}), renewed: make(chan struct{}),
-		attached: make(chan *netstack.Stack, 1),
-		ladder:   &transport.Ladder{Ways: list, Handshake: tunnel.ClientHandshake(tlsConfig), Logger: cfg.Logger},
+		attached: make(chan *netstack.Stack, 1), settled: make(chan *neighbours, 1),
+		ladder: &transport.Ladder{Ways: list, Handshake: tunnel.ClientHandshake(tlsConfig), Logger: cfg.Logger},
 	}
 	client, err := l.firstConnect(ctx)
 	if err != nil {
@@ -111,6 +115,7 @@ func dialAgent(ctx context.Context, cfg LinkConfig, list []transport.Way) (*agen
 	l.client = client
 	l.loops.Go(func() { l.superviseLoop(life) })
 	l.loops.Go(func() { l.acceptLoop(life) })
+	l.loops.Go(func() { l.neighbourLoop(life) })
 	return l, nil
 }
 
@@ -263,6 +268,8 @@ func (l *agentLink) hear(ctx context.Context, client *tunnel.Client) {
 			case tunnel.PodShutdown:
 				// Ours or somebody else's doing: the session knows whether it restores.
 				l.lose(fmt.Errorf("pod %s is being deleted", l.cfg.Pod.Name))
+			case tunnel.PodListening:
+				l.heardListening(e)
 			case tunnel.Quiet:
 				l.hush()
 			case tunnel.ListenFailed:

@@ -29,7 +29,7 @@ const laptopResolver = "/etc/resolv.conf"
 const laptopDialTimeout = 30 * time.Second
 
 // Attach implements Link: a stack between the sandbox's device and the tunnel.
-func (l *agentLink) Attach(_ context.Context, box Box, view *tunnel.PodView) error {
+func (l *agentLink) Attach(ctx context.Context, box Box, view *tunnel.PodView) error {
 	addrs, err := parseAddrs(view.GetPodIps())
 	if err != nil {
 		return err
@@ -52,17 +52,58 @@ func (l *agentLink) Attach(_ context.Context, box Box, view *tunnel.PodView) err
 		return err
 	}
 	stack, err := netstack.New(netstack.Config{
-		Device: device, Addrs: addrs, DialTCP: w.dial,
+		Device: device, Addrs: addrs, DialTCP: w.dial, DialUDP: w.dialUDP, Ping: w.ping, DialLoopback: dialInside(box),
 		DNS: resolver.Query, Nameservers: nameservers, Logger: l.log,
 	})
 	if err != nil {
 		return errors.Join(err, device.Close())
 	}
+	near := newNeighbours(box, l)
 	l.mu.Lock()
-	l.stack = stack
+	l.stack, l.near = stack, near
+	if l.listening != nil {
+		near.tell(*l.listening)
+	}
 	l.mu.Unlock()
 	l.attached <- stack
+	l.settled <- near
+	select { // the process may want its sidecars at once
+	case <-near.begun:
+	case <-ctx.Done():
+	}
 	return nil
+}
+
+// dialInside connects to what listens in the sandbox where no packet leads to.
+func dialInside(box socketMaker) func(context.Context, string, netip.AddrPort) (net.Conn, error) {
+	return func(_ context.Context, network string, dst netip.AddrPort) (net.Conn, error) {
+		f, err := box.Dial(network, dst)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = f.Close() }()
+		return net.FileConn(f)
+	}
+}
+
+// neighbourLoop lets the process find the other containers' ports, once it is joined. It
+// ends with ctx.
+func (l *agentLink) neighbourLoop(ctx context.Context) {
+	select {
+	case near := <-l.settled:
+		near.followLoop(ctx)
+	case <-ctx.Done():
+	}
+}
+
+// heardListening takes in what the pod's other containers listen on.
+func (l *agentLink) heardListening(e tunnel.PodListening) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.listening = &e
+	if l.near != nil {
+		l.near.tell(e)
+	}
 }
 
 // routes is the route rule for this pod, this cluster and this laptop.
@@ -99,9 +140,14 @@ type wiring struct {
 	answers answers
 }
 
+// way is where what is sent to dst goes.
+func (w *wiring) way(dst netip.Addr) way {
+	return w.routes.choose(dst, w.answers.laptopKnows(dst))
+}
+
 // dial opens what the process asked for, the way its destination goes.
 func (w *wiring) dial(ctx context.Context, _, dst netip.AddrPort) (net.Conn, error) {
-	if w.routes.choose(dst.Addr(), w.answers.laptopKnows(dst.Addr())) == viaLaptop {
+	if w.way(dst.Addr()) == viaLaptop {
 		d := net.Dialer{Timeout: laptopDialTimeout}
 		return d.DialContext(ctx, "tcp", dst.String())
 	}
@@ -173,6 +219,10 @@ func (l *agentLink) retell(ctx context.Context, client *tunnel.Client) error {
 
 // serve joins one connection that arrived at the pod to the process.
 func (l *agentLink) serve(ctx context.Context, stack *netstack.Stack, in *tunnel.Inbound) {
+	if in.Network == "udp" {
+		l.serveFlow(ctx, stack, in)
+		return
+	}
 	local, err := stack.DialTCP(ctx, in.Remote, in.Local)
 	if err != nil {
 		l.log.Debug("an inbound connection was refused", "port", in.Local.Port(), "error", err)
