@@ -333,7 +333,9 @@ func (b *fakeBox) TakeTUN() *os.File { return nil }
 func (b *fakeBox) Listen(string, netip.AddrPort) (*os.File, error) {
 	return nil, errors.ErrUnsupported
 }
+
 func (b *fakeBox) Dial(string, netip.AddrPort) (*os.File, error) { return nil, errors.ErrUnsupported }
+
 func (b *fakeBox) Listening() ([]sandbox.Socket, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
