@@ -16,7 +16,9 @@ const containerCaps = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP
 	1<<unix.CAP_AUDIT_WRITE | 1<<unix.CAP_SETFCAP
 
 // dropPrivileges gives up the calling thread's capabilities, and with them those of what it starts: all of them
-// for an ordinary user, all but a container's for root. no_new_privs is not set: set-uid programs have no effect in the
+// for an ordinary user, all but a container's for root. Both may still start programs that bring one of a container's
+// capabilities in their file, as ping does on many systems: the kernel refuses to start these where the bounding set lacks
+// it (capabilities(7)). no_new_privs is not set: set-uid programs have no effect in the
 // sandbox anyway (their owner is not mapped), and programs that make sandboxes of their own would refuse it.
 func dropPrivileges() error {
 	var keep uint64
@@ -27,7 +29,7 @@ func dropPrivileges() error {
 		return fmt.Errorf("clear the sandbox's ambient capabilities: %w", err)
 	}
 	for c := range uintptr(64) {
-		if keep&(1<<c) != 0 {
+		if containerCaps>>c&1 != 0 {
 			continue
 		}
 		// EINVAL: the kernel knows no such capability.
