@@ -106,4 +106,3 @@ func reverse(ip string) string {
 	parts := strings.Split(ip, ".")
 	return parts[3] + "." + parts[2] + "." + parts[1] + "." + parts[0] + ".in-addr.arpa."
 }
-
