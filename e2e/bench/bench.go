@@ -72,6 +72,15 @@ func bench(ctx context.Context, o options, stderr io.Writer, logger *slog.Logger
 			return nil, err
 		}
 	}
+	if o.work > 0 {
+		root, err := repository()
+		if err != nil {
+			return nil, err
+		}
+		if b.report.Work, err = s.TimeWork(ctx, root, o.work); err != nil {
+			return nil, err
+		}
+	}
 	ways, err := b.ways(ctx)
 	if err != nil {
 		return nil, err

@@ -33,6 +33,7 @@ type options struct {
 	metrics    []string // nil: all
 	rounds     int
 	swaps      int
+	work       int
 	duration   time.Duration
 	burst      int
 	output     string
@@ -69,6 +70,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	metrics := flags.String("metrics", "", "measure only these, by their first keys: "+strings.Join(planKeys(), ", "))
 	flags.IntVar(&o.rounds, "rounds", 5, "rounds over all ways")
 	flags.IntVar(&o.swaps, "swaps", 5, "timed swaps")
+	flags.IntVar(&o.work, "work", 3, "rounds of work in the sandbox and outside it")
 	flags.DurationVar(&o.duration, "duration", 2*time.Second, "length of each measurement")
 	flags.IntVar(&o.burst, "burst", 1000, "connections to open at once")
 	flags.StringVar(&o.output, "o", "markdown", "markdown or json")
@@ -97,8 +99,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		}
 	}
 	switch {
-	case o.rounds < 1 || o.duration < time.Millisecond || o.burst < 1 || o.swaps < 0:
-		return o, errors.New("-rounds, -duration and -burst must be positive, and -swaps not negative")
+	case o.rounds < 1 || o.duration < time.Millisecond || o.burst < 1 || o.swaps < 0 || o.work < 0:
+		return o, errors.New("-rounds, -duration and -burst must be positive, and -swaps and -work not negative")
 	case o.output != "markdown" && o.output != "json":
 		return o, fmt.Errorf("-o: unknown format %q: want markdown or json", o.output)
 	}
@@ -110,6 +112,7 @@ func (o *options) hurry(flags *flag.FlagSet) {
 	small := map[string]func(){
 		"rounds":   func() { o.rounds = 1 },
 		"swaps":    func() { o.swaps = 1 },
+		"work":     func() { o.work = 1 },
 		"duration": func() { o.duration = 200 * time.Millisecond },
 		"burst":    func() { o.burst = 200 },
 	}
@@ -162,6 +165,11 @@ func incomplete(r *report.Report) error {
 			for _, f := range w.Failures(m.Key) {
 				errs = append(errs, fmt.Errorf("%s, %s: %s", w.Name, m.Title, f.Error))
 			}
+		}
+	}
+	for _, w := range r.Work {
+		if w.Error != "" {
+			errs = append(errs, fmt.Errorf("%s: %s", w.Name, w.Error))
 		}
 	}
 	for _, s := range r.Swaps {

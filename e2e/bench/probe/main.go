@@ -3,6 +3,7 @@
 //
 //	probe serve   --listen ADDRESS [--name NAME]  serve until a signal comes
 //	probe measure [--listen ADDRESS] [--name NAME] also take requests on stdin
+//	probe absent  [--times N] NAME                 print the milliseconds that its absence takes to learn
 //	probe guard   COMMAND [ARG…]                  run a command that ends with our stdin
 package main
 
@@ -16,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -36,7 +38,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return errors.New("a verb is missing: serve, measure or guard")
+		return errors.New("a verb is missing: serve, measure, absent or guard")
 	}
 	verb, args := args[0], args[1:]
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -47,6 +49,7 @@ func run(args []string) error {
 	flags := flag.NewFlagSet("probe "+verb, flag.ContinueOnError)
 	listen := flags.String("listen", "", "address to serve on")
 	name := flags.String("name", "", "what to answer when asked for the name")
+	times := flags.Int("times", 1, "how often to ask")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -55,8 +58,10 @@ func run(args []string) error {
 		return serve(lag(ctx, farewell), *listen, *name)
 	case "measure":
 		return measure(ctx, *listen, *name)
+	case "absent":
+		return absent(ctx, flags.Arg(0), *times, os.Stdout)
 	}
-	return fmt.Errorf("unknown verb %q: want serve, measure or guard", verb)
+	return fmt.Errorf("unknown verb %q: want serve, measure, absent or guard", verb)
 }
 
 // lag returns a context that ends d after ctx.
@@ -112,4 +117,24 @@ func guard(ctx context.Context, argv []string, in io.Reader) error {
 		return fmt.Errorf("guard %s: %w", argv[0], err)
 	}
 	return nil
+}
+
+// absent asks for the address of a name that does not exist, once so that whoever remembers can, and then
+// again and again. It prints the median of the later times.
+func absent(ctx context.Context, name string, times int, out io.Writer) error {
+	resolver := &net.Resolver{PreferGo: true}
+	var took []time.Duration
+	for range times + 1 {
+		start := time.Now()
+		_, err := resolver.LookupIP(ctx, "ip4", name)
+		var no *net.DNSError
+		if !errors.As(err, &no) || !no.IsNotFound {
+			return fmt.Errorf("look up %s: want that it does not exist, got %w", name, err)
+		}
+		took = append(took, time.Since(start))
+	}
+	took = took[1:]
+	slices.Sort(took)
+	_, err := fmt.Fprintf(out, "%.3f\n", float64(took[len(took)/2].Microseconds())/1000)
+	return err
 }

@@ -128,6 +128,7 @@ type Report struct {
 	Duration string    `json:"duration"`
 	Ways     []Way     `json:"ways"`
 	Swaps    []Swap    `json:"swaps,omitempty"`
+	Work     []Work    `json:"work,omitempty"`
 	Verdicts []Verdict `json:"verdicts"`
 }
 

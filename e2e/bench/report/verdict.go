@@ -60,6 +60,9 @@ func (r *Report) Judge(targets Targets) {
 	if len(r.Swaps) > 0 {
 		r.Verdicts = append(r.Verdicts, r.judgeSwap(targets))
 	}
+	for _, w := range r.Work {
+		r.Verdicts = append(r.Verdicts, w.verdict())
+	}
 }
 
 // tried says whether a metric was part of the run.

@@ -89,7 +89,7 @@ func New(ctx context.Context, config Config) (*Scene, error) {
 }
 
 func (s *Scene) deployments() []string {
-	names := []string{Server, Target("")}
+	names := []string{Server, Target(""), Work}
 	for _, transport := range s.Transports {
 		names = append(names, Target(transport))
 	}
@@ -101,10 +101,15 @@ func (s *Scene) manifest() (string, error) {
 		Name, Namespace, Image string
 		Replicas               int
 		Port                   uint16
+		Volume                 string // where a volume is mounted; "" for none
 	}
 	var list []deployment
 	for _, name := range s.deployments() {
-		list = append(list, deployment{name, s.Namespace, s.Image, 1, s.Port})
+		volume := ""
+		if name == Work {
+			volume = VolumePath
+		}
+		list = append(list, deployment{name, s.Namespace, s.Image, 1, s.Port, volume})
 	}
 	// The target of the timed swaps has two replicas, as a service has in life.
 	list[1].Replicas = 2

@@ -82,7 +82,7 @@ const statusText = `{"daemon": {"pid": 7}, "sessions": [
 
 func TestNewAppliesEveryDeployment(t *testing.T) {
 	s, log := stage(t)
-	for _, name := range []string{Server, "bench-target", "bench-target-pod-proxy"} {
+	for _, name := range []string{Server, "bench-target", "bench-target-pod-proxy", Work} {
 		if want := "rollout status deployment/" + name + " -n here"; !strings.Contains(log(), want) {
 			t.Errorf("%q was not waited for:\n%s", want, log())
 		}
@@ -92,7 +92,7 @@ func TestNewAppliesEveryDeployment(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, times := range map[string]int{
-		"kind: Deployment": 3, "kind: Service\n": 3, "image: example.com/probe:1": 3, "namespace: here": 6, "replicas: 2": 1,
+		"kind: Deployment": 4, "kind: Service\n": 4, "image: example.com/probe:1": 4, "namespace: here": 8, "replicas: 2": 1, "emptyDir": 1,
 	} {
 		if got := strings.Count(manifest, want); got != times {
 			t.Errorf("%q is %d times in the manifest, want %d:\n%s", want, got, times, manifest)
