@@ -181,7 +181,9 @@ func deliverFlow(t *testing.T) (*Client, *fakeFlow, net.Conn) {
 	}()
 	t.Cleanup(func() {
 		cancel()
-		_ = <-done // its end, by cancel
+		if err := <-done; err == nil {
+			t.Error("accepting ended without a reason")
+		}
 	})
 	f := newFakeFlow()
 	if err := r.server.Deliver(t.Context(), f); err != nil {

@@ -114,7 +114,9 @@ func TestFilesStream(t *testing.T) {
 	if got, err := io.ReadAll(conn); string(got) != "." || err != nil {
 		t.Errorf("the agent's end: %q, %v", got, err)
 	}
-	_ = <-served
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
 	_ = conn.Close()
 
 	if conn, err = c.DialFiles(t.Context()); err != nil { // the laptop vanishes

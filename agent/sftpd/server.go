@@ -1,0 +1,270 @@
+// Package sftpd serves the files of this machine by SFTP, version 3
+// (draft-ietf-secsh-filexfer-02) with OpenSSH's extensions (its PROTOCOL file, section 4), on any
+// byte stream, with the rights of its process. It knows neither SSH nor who is on the other end.
+//
+// What a file system in user space needs and other servers lack: fsync, O_APPEND, handles
+// that outlive their name, errno's names in the status texts, and all of stat(2).
+package sftpd
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// workers is how many requests of one stream are worked on at a time.
+const workers = 16
+
+// Config is what Serve needs.
+type Config struct {
+	// Refuse lists folders whose files are not opened, nor listed: EACCES.
+	Refuse []string
+}
+
+// Serve serves one client on conn until its end, and returns nil where that was in order. Files that
+// the client left open are closed. The caller closes conn, which ends Serve.
+func Serve(conn io.ReadWriter, cfg Config) error {
+	s := &server{conn: conn, refuse: resolved(cfg.Refuse), slots: make(chan struct{}, workers), handles: make(map[string]*handle)}
+	err := s.recvLoop(bufio.NewReaderSize(conn, 64<<10))
+	s.wg.Wait()
+	for _, h := range s.handles {
+		_ = h.file.Close()
+	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+type server struct {
+	refuse []string
+	slots  chan struct{}  // one for each request under way
+	wg     sync.WaitGroup // requests under way
+
+	sendMu sync.Mutex
+	conn   io.ReadWriter
+
+	mu      sync.Mutex
+	handles map[string]*handle
+	last    uint64 // the last handle's number
+}
+
+// handle is an open file or folder. Its users are counted, so that CLOSE waits for them.
+type handle struct {
+	file  *os.File
+	dir   bool
+	users sync.WaitGroup
+	order sync.RWMutex // held by each write from its arrival on, and against them by fsync
+
+	dirMu sync.Mutex // one READDIR at a time
+	ahead []os.DirEntry
+}
+
+// recvLoop takes requests until the stream ends. What only looks, reads or writes runs beside
+// others; what changes names or attributes runs alone, so that pipelined requests have the
+// effect of their order.
+func (s *server) recvLoop(r *bufio.Reader) error {
+	for {
+		packet, err := readPacket(r)
+		if err != nil {
+			return err
+		}
+		q := reader{rest: packet}
+		kind := q.byte()
+		id := q.uint32()
+		switch {
+		case q.err != nil:
+			return q.err
+		case kind == typeInit:
+			if err := s.send(versionAnswer()); err != nil {
+				return err
+			}
+			continue
+		}
+		work := s.work(kind, id, q)
+		if !parallel(kind, q) {
+			s.wg.Wait()
+			if err := s.send(work()); err != nil {
+				return err
+			}
+			continue
+		}
+		s.slots <- struct{}{}
+		s.wg.Go(func() {
+			defer func() { <-s.slots }()
+			_ = s.send(work()) // a broken stream shows in this loop
+		})
+	}
+}
+
+func parallel(kind byte, q reader) bool {
+	switch kind {
+	case typeOpen, typeClose, typeRead, typeWrite, typeLstat, typeFstat, typeOpendir, typeReaddir, typeRealpath, typeStat, typeReadlink:
+		return true
+	case typeExtended:
+		switch q.string() {
+		case extFsync, extStatvfs, extFstatvfs:
+			return true
+		}
+	}
+	return false
+}
+
+func readPacket(r *bufio.Reader) ([]byte, error) {
+	var head [4]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return nil, err // io.EOF between packets
+	}
+	size := binary.BigEndian.Uint32(head[:])
+	if size < 5 || size > maxPacket {
+		return nil, fmt.Errorf("%w: of %d bytes", errMalformed, size)
+	}
+	packet := make([]byte, size)
+	if _, err := io.ReadFull(r, packet); err != nil {
+		return nil, io.ErrUnexpectedEOF
+	}
+	return packet, nil
+}
+
+func (s *server) send(packet []byte) error {
+	s.sendMu.Lock()
+	defer s.sendMu.Unlock()
+	_, err := s.conn.Write(finish(packet))
+	return err
+}
+
+func versionAnswer() []byte {
+	b := answer(typeVersion, 3)
+	for _, e := range [...][2]string{
+		{extPosixRename, "1"},
+		{extStatvfs, "2"},
+		{extFstatvfs, "2"},
+		{extHardlink, "1"},
+		{extFsync, "1"},
+		{extLsetstat, "1"},
+		{extLimits, "1"},
+	} {
+		b = appendString(appendString(b, e[0]), e[1])
+	}
+	return b
+}
+
+// work parses a request and returns what is to be done for its answer. A handle is taken
+// here, in the order of the requests, so that a CLOSE behind them waits.
+func (s *server) work(kind byte, id uint32, q reader) func() []byte {
+	status := func(f func() error) func() []byte {
+		return func() []byte { return statusAnswer(id, f()) }
+	}
+	switch kind {
+	case typeOpen:
+		name, flags, a := q.string(), q.uint32(), q.attrs()
+		return q.checked(id, func() []byte { return s.open(id, name, flags, a) })
+	case typeOpendir:
+		name := q.string()
+		return q.checked(id, func() []byte { return s.opendir(id, name) })
+	case typeClose:
+		h, err := s.forget(q.string())
+		return status(func() error {
+			if err != nil {
+				return err
+			}
+			h.users.Wait()
+			return h.file.Close()
+		})
+	case typeRead:
+		return s.withHandle(id, &q, func(h *handle, q *reader) func() []byte {
+			offset, size := q.uint64(), q.uint32()
+			return func() []byte { return read(id, h, offset, size) }
+		})
+	case typeWrite:
+		return s.withHandle(id, &q, func(h *handle, q *reader) func() []byte {
+			offset, p := q.uint64(), q.bytes()
+			if q.err != nil {
+				return nil
+			}
+			h.order.RLock()
+			return status(func() error {
+				defer h.order.RUnlock()
+				return writeAt(h.file, p, int64(offset))
+			})
+		})
+	case typeFstat:
+		return s.withHandle(id, &q, func(h *handle, _ *reader) func() []byte {
+			return func() []byte {
+				return statAnswer(id, func(st *unix.Stat_t) error { return onFD(h.file, func(fd int) error { return unix.Fstat(fd, st) }) })
+			}
+		})
+	case typeFsetstat:
+		return s.withHandle(id, &q, func(h *handle, q *reader) func() []byte {
+			a := q.attrs()
+			return status(func() error { return fsetstat(h.file, a) })
+		})
+	case typeReaddir:
+		return s.withHandle(id, &q, func(h *handle, _ *reader) func() []byte {
+			return func() []byte { return readdir(id, h) }
+		})
+	case typeExtended:
+		return s.extended(id, &q)
+	}
+	return pathWork(kind, id, &q)
+}
+
+// checked is f, or the answer to a request that is not well-formed.
+func (r *reader) checked(id uint32, f func() []byte) func() []byte {
+	if r.err != nil {
+		err := r.err
+		return func() []byte { return statusAnswer(id, err) }
+	}
+	return f
+}
+
+// withHandle takes the handle that a request begins with, and lets go of it when the work that
+// parse returns is done.
+func (s *server) withHandle(id uint32, q *reader, parse func(*handle, *reader) func() []byte) func() []byte {
+	name := q.string()
+	s.mu.Lock()
+	h := s.handles[name]
+	if h != nil {
+		h.users.Add(1)
+	}
+	s.mu.Unlock()
+	if h == nil {
+		return q.checked(id, func() []byte { return statusAnswer(id, syscall.EBADF) })
+	}
+	work := parse(h, q)
+	work = q.checked(id, work)
+	return func() []byte {
+		defer h.users.Done()
+		return work()
+	}
+}
+
+// forget takes a handle out of the table; nobody takes it from now on.
+func (s *server) forget(name string) (*handle, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.handles[name]
+	if h == nil {
+		return nil, syscall.EBADF
+	}
+	delete(s.handles, name)
+	return h, nil
+}
+
+// remember gives an open file its handle.
+func (s *server) remember(id uint32, f *os.File, dir bool) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last++
+	name := strconv.FormatUint(s.last, 36)
+	s.handles[name] = &handle{file: f, dir: dir}
+	return appendString(answer(typeHandle, id), name)
+}
