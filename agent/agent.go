@@ -8,14 +8,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/teleswap/teleswap/agent/sftpd"
 	"github.com/teleswap/teleswap/proxy/relay"
 	"github.com/teleswap/teleswap/proxy/tunnel"
 )
@@ -28,15 +32,21 @@ const DefaultGrace = 25 * time.Second
 type Config struct {
 	TunnelPort uint16        // for tunnels and probes
 	Listen     []uint16      // the target's TCP ports
+	ListenUDP  []uint16      // its UDP ports
 	KeysDir    string        // holds tunnel.Keys.AgentFiles
 	Grace      time.Duration // to drain after SIGTERM; 0 means DefaultGrace
 	Version    string        // of this program
 	Files      Files         // zero: the pod's
 	Heartbeat  time.Duration // of the tunnel; 0 means its default
 	Logger     *slog.Logger  // nil discards
+	Output     *Output       // where the local process's output goes; nil discards
 
 	// Bind listens on a TCP port; nil means on all addresses of the pod, IPv4 and IPv6.
 	Bind func(ctx context.Context, port uint16) (net.Listener, error)
+	// BindUDP opens the sockets of a UDP port; nil means as Bind.
+	BindUDP func(ctx context.Context, port uint16) ([]*net.UDPConn, error)
+	// Proc is where the kernel tells of processes and sockets; empty means /proc.
+	Proc string
 }
 
 func (c Config) withDefaults() Config {
@@ -48,6 +58,15 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Bind == nil {
 		c.Bind = bindAll
+	}
+	if c.BindUDP == nil {
+		c.BindUDP = bindUDPAll
+	}
+	if c.Output == nil {
+		c.Output = NewOutput(io.Discard, io.Discard)
+	}
+	if c.Proc == "" {
+		c.Proc = "/proc"
 	}
 	c.Files = c.Files.withDefaults()
 	return c
@@ -65,6 +84,7 @@ type agent struct {
 	log    *slog.Logger
 	server *tunnel.Server
 	router *router
+	flows  *flows
 	ready  *readiness
 	front  *front
 	view   *view
@@ -102,7 +122,15 @@ func Run(ctx context.Context, cfg Config) error {
 			wg.Go(func() { a.acceptLoop(serveCtx, l, &routed) })
 		}
 	}
-	a.log.Info("agent serves", "version", cfg.Version, "tunnel", lis.Addr().String(), "ports", cfg.Listen)
+	var sockets []*flowSocket
+	for _, port := range cfg.ListenUDP {
+		for _, s := range a.bindUDP(serveCtx, port) {
+			sockets = append(sockets, s)
+			wg.Go(func() { a.flows.receive(serveCtx, s) })
+		}
+	}
+	wg.Go(func() { a.watchListening(serveCtx) }) // behind our own sockets
+	a.log.Info("agent serves", "version", cfg.Version, "tunnel", lis.Addr().String(), "ports", cfg.Listen, "udp", cfg.ListenUDP)
 
 	<-ctx.Done()
 	a.drain()
@@ -112,10 +140,14 @@ func Run(ctx context.Context, cfg Config) error {
 	for _, l := range ports {
 		closeErr = errors.Join(closeErr, l.Close())
 	}
+	for _, s := range sockets {
+		closeErr = errors.Join(closeErr, s.conn.Close())
+	}
 	closeErr = errors.Join(closeErr, a.server.Close())
 	a.front.close()
 	wg.Wait()
 	routed.Wait()
+	a.flows.wait()
 	if closeErr != nil {
 		return fmt.Errorf("end the agent: %w", closeErr)
 	}
@@ -126,23 +158,68 @@ func newAgent(cfg Config) *agent {
 	a := &agent{cfg: cfg, log: cfg.Logger, ready: newReadiness()}
 	a.view = newView(cfg.Files, cfg.Version)
 	resolver := newResolver(a.view.resolvConf())
+	ping := new(pinger)
 	a.server = tunnel.NewServer(tunnel.ServerConfig{
-		Resolve:   resolver.exchange,
-		View:      a.view.report,
-		Control:   control{a},
-		Version:   cfg.Version,
-		Heartbeat: cfg.Heartbeat,
-		Logger:    cfg.Logger,
+		Resolve:    resolver.exchange,
+		View:       a.view.report,
+		Ping:       ping.ping,
+		Files:      a.serveFiles,
+		WatchTrees: newTrees(cfg.KeysDir).watch,
+		Log:        cfg.Output.log,
+		LogEnd:     cfg.Output.end,
+		Control:    control{a},
+		Version:    cfg.Version,
+		Heartbeat:  cfg.Heartbeat,
+		Logger:     cfg.Logger,
 	})
 	a.router = newRouter(a.server, cfg.Logger)
+	a.flows = newFlows(a.server, cfg.Logger, a.router.situation, a.noteArrival)
 	return a
+}
+
+// noteArrival notes that something came for the target, which the drain waits to stop.
+func (a *agent) noteArrival() { a.arrived.Store(time.Now().UnixNano()) }
+
+// serveFiles serves the pod's files to the laptop but for the session's keys, as files or in
+// this process's memory.
+func (a *agent) serveFiles(_ context.Context, conn net.Conn) error {
+	return sftpd.Serve(conn, sftpd.Config{
+		Refuse: []string{a.cfg.KeysDir, filepath.Join("/proc", strconv.Itoa(os.Getpid()))},
+	})
+}
+
+// watchListening tells the laptop what the pod's other processes listen on, until ctx ends.
+func (a *agent) watchListening(ctx context.Context) {
+	w := &watcher{proc: a.cfg.Proc, announce: func(l tunnel.PodListening) { a.server.Announce(l) }}
+	w.run(ctx, func(err error) { a.log.Warn("sidecars' ports are not known", "error", err) })
+}
+
+// bindUDP is bind for a UDP port.
+func (a *agent) bindUDP(ctx context.Context, port uint16) []*flowSocket {
+	conns, err := a.cfg.BindUDP(ctx, port)
+	var sockets []*flowSocket
+	for _, c := range conns {
+		s, serr := newFlowSocket(c)
+		if serr != nil {
+			_ = c.Close()
+			err = errors.Join(err, serr)
+			continue
+		}
+		sockets = append(sockets, s)
+	}
+	a.view.setPort("udp", port, err)
+	if err != nil {
+		a.log.Error("cannot listen on a UDP port of the target", "port", port, "error", err)
+		a.server.Announce(tunnel.ListenFailed{Port: port, Err: err})
+	}
+	return sockets
 }
 
 // bind listens on one of the target's ports. A failure is told to the laptop, which
 // can judge it, and does not end the agent: the other ports still serve.
 func (a *agent) bind(ctx context.Context, port uint16) net.Listener {
 	l, err := a.cfg.Bind(ctx, port)
-	a.view.setPort(port, err)
+	a.view.setPort("tcp", port, err)
 	if err != nil {
 		a.log.Error("cannot listen on a port of the target", "port", port, "error", err)
 		a.server.Announce(tunnel.ListenFailed{Port: port, Err: err})
@@ -165,7 +242,7 @@ func (a *agent) acceptLoop(ctx context.Context, l net.Listener, routed *sync.Wai
 			}
 			continue
 		}
-		a.arrived.Store(time.Now().UnixNano())
+		a.noteArrival()
 		if !a.router.admit(ctx) {
 			a.log.Warn("reset a connection: too many wait", "from", conn.RemoteAddr().String())
 			relay.Reset(conn)

@@ -38,6 +38,7 @@ type pod struct {
 
 	mu    sync.Mutex
 	addrs map[uint16]string // where the ports are in fact
+	udp   string            // where the one UDP port is
 }
 
 func startPod(t *testing.T, change func(*Config)) *pod {
@@ -58,6 +59,18 @@ func startPod(t *testing.T, change func(*Config)) *pod {
 		TunnelPort: tunnelPort, Listen: []uint16{targetPort}, KeysDir: dir,
 		Grace: 10 * time.Second, Version: "test",
 		Logger: slog.New(slog.NewTextHandler(testLog{t}, nil)),
+		Proc:   t.TempDir(), // this machine's sockets are none of the test's
+		BindUDP: func(context.Context, uint16) ([]*net.UDPConn, error) {
+			defer func() { bound <- struct{}{} }()
+			c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+			if err != nil {
+				return nil, err
+			}
+			p.mu.Lock()
+			p.udp = c.LocalAddr().String()
+			p.mu.Unlock()
+			return []*net.UDPConn{c}, nil
+		},
 		Bind: func(ctx context.Context, port uint16) (net.Listener, error) {
 			defer func() { bound <- struct{}{} }()
 			if port == takenPort {
@@ -78,7 +91,7 @@ func startPod(t *testing.T, change func(*Config)) *pod {
 	ctx, stop := context.WithCancel(t.Context())
 	p.stop = stop
 	go func() { p.done <- Run(ctx, cfg) }()
-	for range 1 + len(cfg.Listen) {
+	for range 1 + len(cfg.Listen) + len(cfg.ListenUDP) {
 		<-bound
 	}
 	t.Cleanup(func() {

@@ -121,6 +121,13 @@ func (r *router) state() (mode, <-chan struct{}) {
 	return r.mode, r.changed
 }
 
+// situation is state with the original pods.
+func (r *router) situation() (mode, []netip.Addr, <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mode, r.originals, r.changed
+}
+
 // admit takes a slot for a connection that arrived; false if it must be turned away.
 // While the laptop serves, a full house only delays the next accept: connections leave
 // it as fast as the laptop takes them.

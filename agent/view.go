@@ -48,8 +48,8 @@ func newView(files Files, version string) *view {
 }
 
 // setPort notes whether a port is listened on.
-func (v *view) setPort(port uint16, err error) {
-	state := &tunnel.PortState{Port: uint32(port), Protocol: "tcp"}
+func (v *view) setPort(protocol string, port uint16, err error) {
+	state := &tunnel.PortState{Port: uint32(port), Protocol: protocol}
 	if err != nil {
 		state.Error = err.Error()
 	}

@@ -23,11 +23,12 @@ var version = "dev"
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	os.Exit(run(ctx, os.Args[1:], os.Stderr))
+	syscall.Umask(0) // what the laptop's processes create through us has their umask already
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-func run(ctx context.Context, args []string, stderr io.Writer) int {
-	cfg, err := parse(args, stderr)
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	cfg, err := parse(args, stdout, stderr)
 	if errors.Is(err, flag.ErrHelp) {
 		return 0
 	}
@@ -42,7 +43,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 	return 0
 }
 
-func parse(args []string, stderr io.Writer) (agent.Config, error) {
+func parse(args []string, stdout, stderr io.Writer) (agent.Config, error) {
 	cfg := agent.Config{Version: version, TunnelPort: 15100}
 	flags := flag.NewFlagSet("teleswap-agent", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -54,6 +55,11 @@ func parse(args []string, stderr io.Writer) (agent.Config, error) {
 	flags.Func("listen", "TCP `port` of the target; may be given often", func(text string) error {
 		port, err := parsePort(text)
 		cfg.Listen = append(cfg.Listen, port)
+		return err
+	})
+	flags.Func("listen-udp", "UDP `port` of the target; may be given often", func(text string) error {
+		port, err := parsePort(text)
+		cfg.ListenUDP = append(cfg.ListenUDP, port)
 		return err
 	})
 	flags.StringVar(&cfg.KeysDir, "keys", "/run/teleswap/keys", "`folder` with the session's keys")
@@ -69,7 +75,8 @@ func parse(args []string, stderr io.Writer) (agent.Config, error) {
 	if *verbose {
 		level = slog.LevelDebug
 	}
-	cfg.Logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+	cfg.Output = agent.NewOutput(stdout, stderr)
+	cfg.Logger = slog.New(slog.NewTextHandler(cfg.Output, &slog.HandlerOptions{Level: level}))
 	return cfg, nil
 }
 

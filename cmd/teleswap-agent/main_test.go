@@ -14,21 +14,23 @@ func TestParse(t *testing.T) {
 		args   string
 		tunnel uint16
 		listen []uint16
+		udp    []uint16
 		grace  time.Duration
 		err    string
 	}{
 		{name: "defaults", tunnel: 15100, grace: 25 * time.Second},
 		{
-			name: "all", args: "--tunnel-port 15101 --listen 8080 --listen 9090 --keys /k --grace 5s",
-			tunnel: 15101, listen: []uint16{8080, 9090}, grace: 5 * time.Second,
+			name: "all", args: "--tunnel-port 15101 --listen 8080 --listen 9090 --listen-udp 53 --listen-udp 514 --keys /k --grace 5s",
+			tunnel: 15101, listen: []uint16{8080, 9090}, udp: []uint16{53, 514}, grace: 5 * time.Second,
 		},
 		{name: "port 0", args: "--listen 0", err: "not a port"},
+		{name: "UDP port 0", args: "--listen-udp 0", err: "not a port"},
 		{name: "port too high", args: "--tunnel-port 65536", err: "not a port"},
 		{name: "argument", args: "serve", err: `unexpected argument "serve"`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			cfg, err := parse(strings.Fields(tt.args), &bytes.Buffer{})
+			cfg, err := parse(strings.Fields(tt.args), &bytes.Buffer{}, &bytes.Buffer{})
 			if tt.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.err) {
 					t.Errorf("got %v, want %q", err, tt.err)
@@ -38,7 +40,7 @@ func TestParse(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if cfg.TunnelPort != tt.tunnel || !slices.Equal(cfg.Listen, tt.listen) || cfg.Grace != tt.grace {
+			if cfg.TunnelPort != tt.tunnel || !slices.Equal(cfg.Listen, tt.listen) || !slices.Equal(cfg.ListenUDP, tt.udp) || cfg.Grace != tt.grace {
 				t.Errorf("got %d, %v, %s", cfg.TunnelPort, cfg.Listen, cfg.Grace)
 			}
 		})
@@ -56,8 +58,8 @@ func TestRunSaysWhatIsWrong(t *testing.T) {
 		{"--keys " + t.TempDir(), 1, "load the session's keys"},
 	}
 	for _, tt := range tests {
-		var stderr bytes.Buffer
-		if got := run(t.Context(), strings.Fields(tt.args), &stderr); got != tt.status || !strings.Contains(stderr.String(), tt.says) {
+		var stdout, stderr bytes.Buffer
+		if got := run(t.Context(), strings.Fields(tt.args), &stdout, &stderr); got != tt.status || !strings.Contains(stderr.String(), tt.says) {
 			t.Errorf("%s: status %d, %q", tt.args, got, stderr.String())
 		}
 	}
