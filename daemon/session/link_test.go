@@ -26,6 +26,8 @@ type agentLab struct {
 	addr string
 	keys *tunnel.Keys
 
+	server *tunnel.Server
+
 	mu    sync.Mutex
 	pod   string // the Deployment's pod
 	conns []net.Conn
@@ -95,7 +97,7 @@ func (l secured) Accept() (net.Conn, error) {
 }
 
 // newAgentLab starts the agent's end; the test's end ends it.
-func newAgentLab(t *testing.T) *agentLab {
+func newAgentLab(t *testing.T, alter ...func(*tunnel.ServerConfig)) *agentLab {
 	t.Helper()
 	keys, err := tunnel.NewKeys("k3f9qz", time.Now())
 	if err != nil {
@@ -117,10 +119,15 @@ func newAgentLab(t *testing.T) *agentLab {
 	}
 	a := &agentLab{t: t, addr: lis.Addr().String(), keys: keys, pod: "agent-pod"}
 	a.fakeCluster = &fakeCluster{world: newWorld(), gate: newGate(0)}
-	server := tunnel.NewServer(tunnel.ServerConfig{
+	scfg := tunnel.ServerConfig{
 		View:    func() (*tunnel.PodView, error) { return &tunnel.PodView{Hostname: "web-pod"}, nil },
 		Control: a,
-	})
+	}
+	for _, f := range alter {
+		f(&scfg)
+	}
+	server := tunnel.NewServer(scfg)
+	a.server = server
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(secured{lis, tunnel.ServerHandshake(cfg)}) }()
 	t.Cleanup(func() {
