@@ -198,10 +198,12 @@ func (v *volumes) place(i int) error {
 func (v *volumes) finish() error {
 	late := v.order(true)
 	for i, vol := range v.each {
-		if len(late) == 0 || vol.problem != nil || !v.mounts[i].Live {
+		if vol.problem != nil || !v.mounts[i].Live {
 			continue
 		}
-		if err := v.over.adopt(vol.at, false); err != nil {
+		// Until it has been looked at, its top belongs to user 0, whom an ordinary user's namespace does not know: nobody
+		// could write (see HAS_UNMAPPED_ID in the kernel's fs/namei.c).
+		if err := v.over.adopt(vol.at, false); err != nil && len(late) > 0 {
 			return fmt.Errorf("look into the pod's %s: %w", v.mounts[i].Path, err)
 		}
 	}

@@ -46,6 +46,8 @@ type pod struct {
 	mu    sync.Mutex
 	conns []net.Conn // of SFTP, to be broken
 	down  bool       // new ones are refused
+	// silent is a pod that takes requests and answers none.
+	silent bool
 
 	trees chan *tunnel.Tree
 }
@@ -108,6 +110,19 @@ func (p *pod) files(context.Context) (net.Conn, error) {
 		}
 		_ = f.Close()
 	}
+	p.conns = append(p.conns, ends[1])
+	if p.silent {
+		go func() { // ends with the connection
+			buf := make([]byte, 4096)
+			n, _ := ends[1].Read(buf) // the hello
+			if n > 0 {
+				_, _ = ends[1].Write([]byte{0, 0, 0, 5, 2, 0, 0, 0, 3})
+			}
+			_, _ = io.Copy(io.Discard, ends[1])
+			_ = ends[1].Close()
+		}()
+		return ends[0], nil
+	}
 	server, err := sftp.NewServer(ends[1])
 	if err != nil {
 		return nil, err
@@ -116,7 +131,6 @@ func (p *pod) files(context.Context) (net.Conn, error) {
 		_ = server.Serve()
 		_ = server.Close()
 	}()
-	p.conns = append(p.conns, ends[1])
 	return ends[0], nil
 }
 
@@ -157,6 +171,7 @@ type process struct {
 	read    chan struct{}
 	cmd     *exec.Cmd
 	ctl     *sandbox.Control
+	over    bool
 }
 
 // output is what the process has written so far.
@@ -266,6 +281,9 @@ func (p *pod) run(cfg Config, places []place, argv ...string) *process {
 
 // end ends what is left.
 func (p *process) end() {
+	if p.over {
+		return
+	}
 	_ = p.stdin.Close()
 	_ = p.ctl.Close()
 	if p.handoff != nil {

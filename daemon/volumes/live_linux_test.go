@@ -181,20 +181,24 @@ func TestLiveBulk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	size := 100 << 20
+	if testing.Short() {
+		size = 8 << 20
+	}
 	began := time.Now()
 	out := p.sh([]place{liveAt("/data", p.at("data"))}, fmt.Sprintf(`
-		head -c 104857600 /dev/urandom > /data/big.tmp
+		head -c %d /dev/urandom > /data/big.tmp
 		dd if=/data/big.tmp of=/data/big bs=1M status=none
 		a=$(sha256sum < /data/big.tmp); b=$(sha256sum < /data/big)
 		[ "$a" = "$b" ] && echo same
 		ls /data/many | wc -l
 		ls -l /data/many | wc -l
-		%s __child list /data/many`, exe))
+		%s __child list /data/many`, size, exe))
 	t.Logf("written, copied and read twice in %v: %s", time.Since(began), out)
 	if !strings.HasPrefix(out, "same\n10000\n10001\n10000 true <nil>") {
 		t.Errorf("got %q", out)
 	}
-	if st, err := os.Stat(p.at("data/big")); err != nil || st.Size() != 100<<20 {
+	if st, err := os.Stat(p.at("data/big")); err != nil || st.Size() != int64(size) {
 		t.Errorf("in the pod: %v, %v", st, err)
 	}
 }

@@ -64,7 +64,7 @@ func newTarget(t *testing.T, file bool, others ...string) (*target, string) {
 }
 
 // show lists a directory: names with modes, links and contents.
-func show(t *testing.T, dir string) []string {
+func show(t testing.TB, dir string) []string {
 	t.Helper()
 	var out []string
 	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
