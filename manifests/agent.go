@@ -11,6 +11,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
@@ -42,25 +43,52 @@ const (
 	maxName = 63
 )
 
+// Workload is a target as the agent's objects need it: who owns them, and what its pods
+// are like.
+type Workload struct {
+	APIVersion, Kind string
+	Namespace, Name  string
+	UID              types.UID
+	// Template is of the target's pods; never changed.
+	Template corev1.PodTemplateSpec
+}
+
+func (w Workload) String() string { return strings.ToLower(w.Kind) + "/" + w.Name }
+
 // AgentInput is what the agent's objects are made from.
 type AgentInput struct {
-	Target     *appsv1.Deployment // as read from the cluster, with its UID; never changed
-	Container  string             // the container whose place the agent takes
-	Session    string             // id
-	Name       string             // of the agent's Deployment
-	Image      string             // of the agent; its entrypoint is the agent
-	PullPolicy corev1.PullPolicy  // empty leaves the choice to Kubernetes
-	TunnelPort int32              // the agent's own port
-	Listen     []int32            // TCP ports that the agent listens on for the target
-	KeysSecret string             // name of the Secret with the keys
+	Target     Workload
+	Container  string            // the container whose place the agent takes
+	Session    string            // id
+	Name       string            // of the agent's Deployment or Pod
+	Image      string            // of the agent; its entrypoint is the agent
+	PullPolicy corev1.PullPolicy // empty leaves the choice to Kubernetes
+	TunnelPort int32             // the agent's own port
+	Listen     []int32           // TCP ports that the agent listens on for the target
+	ListenUDP  []int32           // UDP ports likewise
+	KeysSecret string            // name of the Secret with the keys
+
+	// SkipInit leaves the init containers out that run before the others. Sidecars among
+	// them (restartPolicy Always) stay.
+	SkipInit bool
+	// PodName is the name by which the original's process knows its pod, where that is a
+	// lasting name; empty where each pod has a name of its own.
+	PodName string
+	// Node is where the agent's pod must stand; empty leaves it to the scheduler.
+	Node string
+	// NoHostPorts leaves ports of the node to the original, which keeps running.
+	NoHostPorts bool
+	// Controller keeps controllers that look for pods with the target's labels from
+	// taking AgentPod's pod for theirs. Nil: they may.
+	Controller *metav1.OwnerReference
 }
 
 func (in AgentInput) validate() error {
 	switch {
-	case in.Target == nil:
+	case in.Target.Name == "":
 		return errors.New("agent manifest: no target")
 	case in.Target.UID == "":
-		return fmt.Errorf("agent manifest: deployment/%s has no UID, so it cannot own the agent", in.Target.Name)
+		return fmt.Errorf("agent manifest: %s has no UID, so it cannot own the agent", in.Target)
 	case in.Session == "" || in.Name == "" || in.Image == "" || in.KeysSecret == "":
 		return errors.New("agent manifest: session, name, image and secret must be given")
 	case in.TunnelPort < 1 || in.TunnelPort > 65535:
@@ -86,26 +114,13 @@ func AgentName(target, session string) string {
 // volumes, sidecars, security, placement), so that Services, NetworkPolicies and disruption
 // budgets hold for it as for the target.
 //
-// Of the Deployment itself nothing is copied: its labels and annotations tell
+// Of the target itself nothing is copied: its labels and annotations tell
 // GitOps tools and Helm what belongs to them, and the agent does not.
 func Agent(in AgentInput) (*appsv1.Deployment, error) {
-	if err := in.validate(); err != nil {
+	template, err := in.template()
+	if err != nil {
 		return nil, err
 	}
-	template := in.Target.Spec.Template.DeepCopy()
-	index := slices.IndexFunc(template.Spec.Containers, func(c corev1.Container) bool { return c.Name == in.Container })
-	if index < 0 {
-		return nil, fmt.Errorf("agent manifest: deployment/%s has no container %q", in.Target.Name, in.Container)
-	}
-	template.ObjectMeta = metav1.ObjectMeta{
-		Labels:      withLabel(template.Labels, SessionKey, in.Session),
-		Annotations: template.Annotations,
-	}
-	volume := addKeys(&template.Spec, in.KeysSecret)
-	replaceContainer(&template.Spec.Containers[index], in, volume)
-	allowLowPorts(&template.Spec, in.Listen)
-	lengthenGrace(&template.Spec)
-
 	replicas, history := int32(1), int32(0)
 	return &appsv1.Deployment{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "apps/v1", Kind: "Deployment"},
@@ -118,6 +133,114 @@ func Agent(in AgentInput) (*appsv1.Deployment, error) {
 			Template:             *template,
 		},
 	}, nil
+}
+
+// AgentPod is the agent as a Pod of its own, for targets whose pods are not to be made
+// again when they end: a Pod, a Job's, a CronJob's, and for those of a DaemonSet, whose
+// controller counts pods.
+func AgentPod(in AgentInput) (*corev1.Pod, error) {
+	template, err := in.template()
+	if err != nil {
+		return nil, err
+	}
+	meta := in.objectMeta(in.Name)
+	meta.Labels = template.Labels
+	meta.Annotations = template.Annotations
+	if in.Controller != nil {
+		meta.OwnerReferences = append(meta.OwnerReferences, *in.Controller)
+	}
+	return &corev1.Pod{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+		ObjectMeta: meta,
+		Spec:       template.Spec,
+	}, nil
+}
+
+// template is the target's with the agent in it.
+func (in AgentInput) template() (*corev1.PodTemplateSpec, error) {
+	if err := in.validate(); err != nil {
+		return nil, err
+	}
+	template := in.Target.Template.DeepCopy()
+	spec := &template.Spec
+	index := slices.IndexFunc(spec.Containers, func(c corev1.Container) bool { return c.Name == in.Container })
+	if index < 0 {
+		return nil, fmt.Errorf("agent manifest: %s has no container %q", in.Target, in.Container)
+	}
+	template.ObjectMeta = metav1.ObjectMeta{
+		Labels:      withLabel(template.Labels, SessionKey, in.Session),
+		Annotations: template.Annotations,
+	}
+	volume := addKeys(spec, in.KeysSecret)
+	replaceContainer(&spec.Containers[index], in, volume)
+	allowLowPorts(spec, slices.Concat(in.Listen, in.ListenUDP))
+	lengthenGrace(spec)
+	// The target's deadline is for its own work, not for a debugger.
+	spec.ActiveDeadlineSeconds = nil
+	if in.SkipInit {
+		spec.InitContainers = slices.DeleteFunc(spec.InitContainers, func(c corev1.Container) bool { return !isSidecar(c) })
+	}
+	if in.NoHostPorts {
+		dropHostPorts(spec)
+	}
+	if in.PodName != "" {
+		fixPodName(&spec.Containers[index], in.PodName)
+	}
+	if in.Node != "" {
+		pinTo(spec, in.Node)
+	}
+	return template, nil
+}
+
+// isSidecar reports an init container that lives as long as the pod.
+func isSidecar(c corev1.Container) bool {
+	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
+}
+
+func dropHostPorts(spec *corev1.PodSpec) {
+	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
+		for i := range containers {
+			for j := range containers[i].Ports {
+				containers[i].Ports[j].HostPort, containers[i].Ports[j].HostIP = 0, ""
+			}
+		}
+	}
+}
+
+// fixPodName gives the process the name that the original's pod has where it asks for
+// its own: the agent's pod must be called otherwise.
+func fixPodName(c *corev1.Container, name string) {
+	for i := range c.Env {
+		from := c.Env[i].ValueFrom
+		if from != nil && from.FieldRef != nil && from.FieldRef.FieldPath == "metadata.name" {
+			c.Env[i].Value, c.Env[i].ValueFrom = name, nil
+		}
+	}
+}
+
+// pinTo adds to whatever placement there is that the pod must stand on one node, in the
+// way in which the DaemonSet controller does.
+func pinTo(spec *corev1.PodSpec, node string) {
+	if spec.Affinity == nil {
+		spec.Affinity = &corev1.Affinity{}
+	}
+	if spec.Affinity.NodeAffinity == nil {
+		spec.Affinity.NodeAffinity = &corev1.NodeAffinity{}
+	}
+	only := corev1.NodeSelectorRequirement{Key: metav1.ObjectNameField, Operator: corev1.NodeSelectorOpIn, Values: []string{node}}
+	required := spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution
+	if required == nil || len(required.NodeSelectorTerms) == 0 {
+		spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution = &corev1.NodeSelector{
+			NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchFields: []corev1.NodeSelectorRequirement{only}}},
+		}
+		return
+	}
+	// One of the terms must hold, so each gets it.
+	for i := range required.NodeSelectorTerms {
+		fields := &required.NodeSelectorTerms[i].MatchFields
+		*fields = slices.DeleteFunc(*fields, func(r corev1.NodeSelectorRequirement) bool { return r.Key == metav1.ObjectNameField })
+		*fields = append(*fields, only)
+	}
 }
 
 // KeysSecret is the Secret named in.KeysSecret that holds files by name. It belongs
@@ -142,8 +265,8 @@ func (in AgentInput) objectMeta(name string) metav1.ObjectMeta {
 		Namespace: in.Target.Namespace,
 		Labels:    map[string]string{SessionKey: in.Session, managedByKey: managedBy},
 		OwnerReferences: []metav1.OwnerReference{{
-			APIVersion: "apps/v1",
-			Kind:       "Deployment",
+			APIVersion: in.Target.APIVersion,
+			Kind:       in.Target.Kind,
 			Name:       in.Target.Name,
 			UID:        in.Target.UID,
 		}},
@@ -183,6 +306,9 @@ func agentFlags(in AgentInput) []string {
 	flags := []string{"--tunnel-port", strconv.Itoa(int(in.TunnelPort))}
 	for _, port := range slices.Compact(slices.Sorted(slices.Values(in.Listen))) {
 		flags = append(flags, "--listen", strconv.Itoa(int(port)))
+	}
+	for _, port := range slices.Compact(slices.Sorted(slices.Values(in.ListenUDP))) {
+		flags = append(flags, "--listen-udp", strconv.Itoa(int(port)))
 	}
 	return append(flags, "--keys", KeysDir)
 }

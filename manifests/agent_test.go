@@ -32,10 +32,14 @@ func readTarget(t *testing.T, name string) *appsv1.Deployment {
 	return &d
 }
 
+func workloadOf(d *appsv1.Deployment) Workload {
+	return Workload{APIVersion: "apps/v1", Kind: "Deployment", Namespace: d.Namespace, Name: d.Name, UID: d.UID, Template: d.Spec.Template}
+}
+
 func inputFor(d *appsv1.Deployment, listen ...int32) AgentInput {
 	name := AgentName(d.Name, "k3f9qz")
 	return AgentInput{
-		Target: d, Container: "app", Session: "k3f9qz", Name: name, Image: "example.org/agent:1",
+		Target: workloadOf(d), Container: "app", Session: "k3f9qz", Name: name, Image: "example.org/agent:1",
 		TunnelPort: 15100, Listen: listen, KeysSecret: name,
 	}
 }
@@ -161,7 +165,7 @@ func TestAgentReplacesOneContainer(t *testing.T) {
 func TestAgentRefusesBadInput(t *testing.T) {
 	good := func() AgentInput { return inputFor(readTarget(t, "simple"), 8080) }
 	for name, spoil := range map[string]func(*AgentInput){
-		"no target":            func(in *AgentInput) { in.Target = nil },
+		"no target":            func(in *AgentInput) { in.Target = Workload{} },
 		"target without UID":   func(in *AgentInput) { in.Target.UID = "" },
 		"no such container":    func(in *AgentInput) { in.Container = "nope" },
 		"no session":           func(in *AgentInput) { in.Session = "" },

@@ -18,17 +18,45 @@ type Permission struct {
 	For      string // what it is needed for
 }
 
-// Needed are the permissions without which a swap cannot be done. The ClusterRole
-// `edit`, bound in the namespace, has all of them.
-func Needed() []Permission {
+// Needed are the permissions without which no target of a kind can be swapped. The
+// ClusterRole `edit`, bound in the namespace, has all of them.
+func Needed(k Kind) []Permission { return append(needed(), neededFor(k)...) }
+
+// neededFor are those that a target of the kind needs.
+func neededFor(k Kind) []Permission {
+	group, resource := k.group(), k.resource()
+	out := []Permission{
+		{"get", group, resource, "find the target"},
+		{"patch", group, resource, "mark the target as swapped"},
+	}
+	if k.scales() {
+		out = append(out,
+			Permission{"watch", group, resource, "wait for the target"},
+			Permission{"patch", group, resource + "/scale", "scale the target down and up"},
+			Permission{"create", "apps", "deployments", "make the agent"},
+			Permission{"delete", "apps", "deployments", "take the agent away"},
+		)
+		return out
+	}
+	out = append(out,
+		Permission{"create", "", "pods", "make the agent"},
+		Permission{"delete", "", "pods", "take the agent away"},
+	)
+	if k == DaemonSet {
+		out = append(out,
+			Permission{"get", "", "pods", "find the pod whose place is taken"},
+			Permission{"patch", "", "pods", "put the original pod aside"},
+			Permission{"watch", group, resource, "wait for the target"},
+		)
+	}
+	return out
+}
+
+// needed are those that every swap needs.
+func needed() []Permission {
 	return []Permission{
-		{"get", "apps", "deployments", "find the target"},
-		{"list", "apps", "deployments", "wait for the target and the agent"},
-		{"watch", "apps", "deployments", "wait for the target and the agent"},
-		{"patch", "apps", "deployments", "mark the target as swapped"},
-		{"create", "apps", "deployments", "make the agent"},
-		{"delete", "apps", "deployments", "take the agent away"},
-		{"patch", "apps", "deployments/scale", "scale the target down and up"},
+		{"list", "apps", "deployments", "wait for the agent"},
+		{"watch", "apps", "deployments", "wait for the agent"},
 		{"list", "apps", "replicasets", "see that the agent is gone"},
 		{"watch", "apps", "replicasets", "see that the agent is gone"},
 		{"list", "", "pods", "find the agent's pod and the target's"},
@@ -57,6 +85,8 @@ func Useful() []Permission {
 		{"list", "discovery.k8s.io", "endpointslices", "see that Services know the agent before the target is scaled down"},
 		{"watch", "discovery.k8s.io", "endpointslices", "see that Services know the agent before the target is scaled down"},
 		{"list", "autoscaling", "horizontalpodautoscalers", "note an autoscaler of the target"},
+		{"list", "networking.k8s.io", "networkpolicies", "know the labels by which policies find a pod that is put aside"},
+		{"get", "", "persistentvolumeclaims", "know whether two pods may mount a volume at a time"},
 		{"patch", "apps", "replicasets", "remove the mark that Kubernetes copied to the target's ReplicaSets"},
 		{"deletecollection", "apps", "replicasets", "take the agent away at once instead of by garbage collection"},
 		{"deletecollection", "", "pods", "take the agent away at once instead of by garbage collection"},
@@ -68,9 +98,11 @@ func Useful() []Permission {
 }
 
 // CheckAccess asks the API server for every permission that a swap needs, all at
-// once. What is missing is one *MissingPermissionError.
-func (c *Cluster) CheckAccess(ctx context.Context) error {
-	needed, tunnels := Needed(), Tunnels()
+// once. What is missing is one *MissingPermissionError. Where the kind is not known yet
+// (empty) it asks for a Deployment's; Resolve asks for those of the kind that it finds.
+func (c *Cluster) CheckAccess(ctx context.Context, kind string) error {
+	k, _ := ParseKind(kind) // Resolve says that there is no such kind
+	needed, tunnels := Needed(k.orDeployment()), Tunnels()
 	asked := slices.Clone(needed)
 	for _, way := range tunnels {
 		asked = append(asked, way...)
@@ -96,6 +128,26 @@ func (c *Cluster) CheckAccess(ctx context.Context) error {
 			}
 		}
 	}
+	return c.missingError(ctx, missing)
+}
+
+// checkKind asks for what a target of a kind needs.
+func (c *Cluster) checkKind(ctx context.Context, k Kind) error {
+	needed := neededFor(k)
+	allowed, err := c.review(ctx, needed)
+	if err != nil {
+		return err
+	}
+	var missing []Missing
+	for _, p := range needed {
+		if !allowed[p] {
+			missing = append(missing, c.missing(p))
+		}
+	}
+	return c.missingError(ctx, missing)
+}
+
+func (c *Cluster) missingError(ctx context.Context, missing []Missing) error {
 	if len(missing) == 0 {
 		return nil
 	}

@@ -15,7 +15,7 @@ import (
 // Agent is what Teleswap puts into the cluster for one swap.
 type Agent struct {
 	Session    string            // id of the session
-	Name       string            // of the Deployment and of the Secret: AgentName
+	Name       string            // of the Deployment or Pod, and of the Secret: AgentName
 	Image      string            // its entrypoint is the agent
 	PullPolicy string            // "", "Always", "IfNotPresent", "Never"; empty leaves it to Kubernetes
 	Keys       map[string][]byte // files of the Secret, by name
@@ -35,10 +35,19 @@ type AgentPod struct {
 func AgentName(target, session string) string { return manifests.AgentName(target, session) }
 
 func (a Agent) input(t *Target) manifests.AgentInput {
-	return manifests.AgentInput{
-		Target: t.Deployment, Container: t.Container, Session: a.Session, Name: a.Name, Image: a.Image,
-		PullPolicy: corev1.PullPolicy(a.PullPolicy), TunnelPort: t.TunnelPort, Listen: t.Listen, KeysSecret: a.Name,
+	in := manifests.AgentInput{
+		Target: t.work.input(), Container: t.Container, Session: a.Session, Name: a.Name, Image: a.Image,
+		PullPolicy: corev1.PullPolicy(a.PullPolicy), TunnelPort: t.TunnelPort, Listen: t.Listen, ListenUDP: t.ListenUDP,
+		KeysSecret: a.Name, SkipInit: t.skipInit, PodName: t.work.podName, Node: t.node, NoHostPorts: t.Kind.parks(),
 	}
+	if t.Kind == DaemonSet {
+		// Until the places are changed: see takeSlot.
+		yes := true
+		in.Controller = &metav1.OwnerReference{
+			APIVersion: Pod.apiVersion(), Kind: string(Pod), Name: t.original.meta.Name, UID: t.original.meta.UID, Controller: &yes,
+		}
+	}
+	return in
 }
 
 // CreateSecret makes the Secret with the agent's keys, owned by the target. One that
@@ -56,30 +65,53 @@ func (c *Cluster) CreateSecret(ctx context.Context, t *Target, a Agent) error {
 	return err
 }
 
-// CreateAgent makes the agent's Deployment, owned by the target. One that this session
+// CreateAgent makes the agent's Deployment, owned by the target; or a Pod, for targets
+// whose pods no Deployment could stand for. One that this session
 // has made already is fine. What the cluster's admission refuses is a *PodStuckError.
 func (c *Cluster) CreateAgent(ctx context.Context, t *Target, a Agent) error {
 	c = c.In(t.Namespace)
-	deployment, err := manifests.Agent(a.input(t))
-	if err != nil {
-		return fmt.Errorf("make the agent: %w", err)
+	var err error
+	owner := Object{Kind: Deployment, Name: a.Name}
+	if t.Kind.scales() {
+		err = c.createDeployment(ctx, a.input(t))
+	} else {
+		owner.Kind = Pod
+		err = c.createPod(ctx, a.input(t))
 	}
-	err = c.call(ctx, "make deployment/"+deployment.Name, func(ctx context.Context) error {
-		_, err := c.client.AppsV1().Deployments(c.namespace).Create(ctx, deployment, metav1.CreateOptions{})
-		return err
-	})
 	switch {
 	case apierrors.IsAlreadyExists(err):
 		return nil // the name holds the session's id
 	case apierrors.IsForbidden(err) && !isExplained(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
 		return &PodStuckError{
-			Namespace: c.namespace, Owner: deployment.Name, Reason: "refused", Message: err.Error(), Hint: refusalHint(err.Error()), Err: err,
+			Namespace: c.namespace, Owner: owner.String(), Reason: "refused", Message: err.Error(), Hint: refusalHint(err.Error()), Err: err,
 		}
 	}
 	return err
 }
 
-// DeleteAgent deletes the agent's Deployment and waits until it, its ReplicaSets and
+func (c *Cluster) createDeployment(ctx context.Context, in manifests.AgentInput) error {
+	deployment, err := manifests.Agent(in)
+	if err != nil {
+		return fmt.Errorf("make the agent: %w", err)
+	}
+	return c.call(ctx, "make deployment/"+deployment.Name, func(ctx context.Context) error {
+		_, err := c.client.AppsV1().Deployments(c.namespace).Create(ctx, deployment, metav1.CreateOptions{})
+		return err
+	})
+}
+
+func (c *Cluster) createPod(ctx context.Context, in manifests.AgentInput) error {
+	pod, err := manifests.AgentPod(in)
+	if err != nil {
+		return fmt.Errorf("make the agent: %w", err)
+	}
+	return c.call(ctx, "make pod/"+pod.Name, func(ctx context.Context) error {
+		_, err := c.client.CoreV1().Pods(c.namespace).Create(ctx, pod, metav1.CreateOptions{})
+		return err
+	})
+}
+
+// DeleteAgent deletes the agent's Deployment or Pod and waits until it, its ReplicaSets and
 // its pods are gone: the pods drain first, for some 30 s at most. Nothing to delete is
 // success. It repeats until ctx ends while the API server is away. notify may be nil.
 func (c *Cluster) DeleteAgent(ctx context.Context, name string, notify Notify) error {
@@ -88,7 +120,12 @@ func (c *Cluster) DeleteAgent(ctx context.Context, name string, notify Notify) e
 	err := c.insist(ctx, "delete deployment/"+name, func(ctx context.Context) error {
 		return c.client.AppsV1().Deployments(c.namespace).Delete(ctx, name, options)
 	})
-	if err != nil && !apierrors.IsNotFound(err) {
+	if apierrors.IsNotFound(err) {
+		err = c.insist(ctx, "delete pod/"+name, func(ctx context.Context) error {
+			return c.client.CoreV1().Pods(c.namespace).Delete(ctx, name, options)
+		})
+	}
+	if err != nil && !apierrors.IsNotFound(err) && !isDenied(err) {
 		return err
 	}
 	// The garbage collector would do the rest, but takes its time. The order matters:
@@ -114,7 +151,7 @@ func (c *Cluster) DeleteAgent(ctx context.Context, name string, notify Notify) e
 		}
 		return verdict{}
 	}
-	return c.wait(ctx, "wait for the agent deployment/"+name+" to be gone", notify, judge, sets, pods)
+	return c.wait(ctx, "wait for the agent "+name+" to be gone", notify, judge, sets, pods)
 }
 
 // DeleteSecret deletes the Secret of the agent. Nothing to delete is success. It

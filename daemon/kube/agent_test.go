@@ -50,7 +50,7 @@ func TestAgentComesAndGoes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := agentContainer(made); got != "app" {
+	if got := agentContainer(made.Spec.Template.Spec); got != "app" {
 		t.Errorf("the agent's container is %q", got)
 	}
 	secret, err := client.CoreV1().Secrets("shop").Get(t.Context(), agent.Name, metav1.GetOptions{})
@@ -155,7 +155,7 @@ func TestCreateAgentRefused(t *testing.T) {
 	}
 }
 
-func TestScale(t *testing.T) {
+func TestShiftScales(t *testing.T) {
 	client := fake.NewClientset(deploymentOf("web"))
 	var sent []string
 	client.PrependReactor("patch", "deployments", func(action k8stesting.Action) (bool, runtime.Object, error) {
@@ -167,14 +167,14 @@ func TestScale(t *testing.T) {
 		return true, deploymentOf("web"), nil
 	})
 	c := onFake(client)
-	if err := c.Scale(t.Context(), "web", 0); err != nil {
+	if err := c.Shift(t.Context(), Shift{Name: "web", Replicas: 2}, agentName); err != nil {
 		t.Fatal(err)
 	}
 	if want := []string{`scale {"spec":{"replicas":0}}`}; !slices.Equal(sent, want) {
 		t.Errorf("sent %q, want %q", sent, want)
 	}
 	var notFound *NotFoundError
-	if err := c.Scale(t.Context(), "gone", 1); !errors.As(err, &notFound) {
+	if err := c.Shift(t.Context(), Shift{Name: "gone"}, agentName); !errors.As(err, &notFound) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -205,7 +205,7 @@ func TestCheckAccess(t *testing.T) {
 				}
 				return true, review, nil
 			})
-			err := onFake(client).CheckAccess(t.Context())
+			err := onFake(client).CheckAccess(t.Context(), "")
 			var permission *MissingPermissionError
 			switch {
 			case tc.missing == 0 && err != nil:

@@ -146,6 +146,17 @@ func (e *NotFoundError) Error() string {
 
 func (e *NotFoundError) Unwrap() error { return e.Err }
 
+// AmbiguousError says that several workloads have the name.
+type AmbiguousError struct {
+	Name      string
+	Namespace string
+	Targets   []string // "deployment/web", "statefulset/web"
+}
+
+func (e *AmbiguousError) Error() string {
+	return fmt.Sprintf("%q may be %s in namespace %s\nsay which one: write its kind in front, as in %s", e.Name, orList(e.Targets), e.Namespace, e.Targets[0])
+}
+
 // NoContainerError says that the target's pod has no container of that name.
 type NoContainerError struct {
 	Target    string // "deployment/service-a"
@@ -219,7 +230,7 @@ func (e *UnsupportedError) Error() string {
 type PodStuckError struct {
 	Namespace string
 	Pod       string // empty when no pod could be made
-	Owner     string // the Deployment of the pod
+	Owner     string // what the pod was to be made for, or from: "deployment/NAME"
 	Container string // empty when the pod as a whole is stuck
 	Reason    string // "ErrImagePull", "FailedCreate", …
 	Message   string // full text of the event, condition or container state
@@ -231,7 +242,7 @@ func (e *PodStuckError) Error() string {
 	var who string
 	switch {
 	case e.Pod == "":
-		who = fmt.Sprintf("no pod could be made for deployment/%s in namespace %s", e.Owner, e.Namespace)
+		who = fmt.Sprintf("no pod could be made for %s in namespace %s", e.Owner, e.Namespace)
 	case e.Container == "":
 		who = fmt.Sprintf("pod %s in namespace %s does not start", e.Pod, e.Namespace)
 	default:

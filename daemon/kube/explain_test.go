@@ -48,7 +48,7 @@ func TestExplainUnreachable(t *testing.T) {
 				t.Fatal(err)
 			}
 			closeOf(t, c)
-			for what, err := range map[string]error{"resolve": second(c.Resolve(t.Context(), Ref{Name: "web"})), "access": c.CheckAccess(t.Context())} {
+			for what, err := range map[string]error{"resolve": second(c.Resolve(t.Context(), Ref{Name: "web"})), "access": c.CheckAccess(t.Context(), "")} {
 				var none *NoClusterError
 				if !errors.As(err, &none) {
 					t.Fatalf("%s: a %T: %v", what, err, err)

@@ -29,7 +29,7 @@ func TestFirstConnectionIsShared(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
-			if err := c.CheckAccess(t.Context()); err != nil {
+			if err := c.CheckAccess(t.Context(), ""); err != nil {
 				t.Error(err)
 			}
 		})

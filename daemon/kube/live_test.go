@@ -223,7 +223,7 @@ func TestLiveSwap(t *testing.T) {
 	l.deploy(t, "web", 2)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if _, err := l.connectAdmin(t).WaitAvailable(ctx, "web", 2, nil); err != nil {
+	if _, err := l.connectAdmin(t).WaitAvailable(ctx, Object{Name: "web"}, 2, nil); err != nil {
 		t.Fatal(err)
 	}
 	before := l.snapshot(t)
@@ -237,7 +237,7 @@ func TestLiveSwap(t *testing.T) {
 	}
 	note := func(line string) { t.Log("  …", line) }
 
-	must("access", c.CheckAccess(ctx))
+	must("access", c.CheckAccess(ctx, ""))
 	target, err := c.Resolve(ctx, Ref{Name: "web"})
 	must("resolve", err)
 	if !slices.Equal(target.Listen, []int32{8080}) || !slices.Equal(target.Need, []int32{8080}) || !slices.Equal(target.Services, []string{"web"}) {
@@ -266,12 +266,13 @@ func TestLiveSwap(t *testing.T) {
 		t.Errorf("ready pod %+v is not the running one %+v", ready, pod)
 	}
 	must("endpoints", c.WaitEndpoints(ctx, target.Services, pod))
-	must("down", c.Scale(ctx, "web", 0))
+	must("down", c.Shift(ctx, mark.Shift(target.Object()), agent.Name))
 	l.checkHeld(t, c, mark)
 	step("checks")
 
-	must("up", c.Scale(ctx, "web", mark.Replicas))
-	addrs, err := c.WaitAvailable(ctx, "web", mark.Replicas, note)
+	_, err = c.Unshift(ctx, mark.Shift(target.Object()), agent.Name)
+	must("up", err)
+	addrs, err := c.WaitAvailable(ctx, Object{Name: "web"}, mark.Replicas, note)
 	must("available", err)
 	if len(addrs) != 2 || slices.Contains(addrs, pod.IP) {
 		t.Errorf("ready addresses = %v, the agent's is %v", addrs, pod.IP)
@@ -279,7 +280,7 @@ func TestLiveSwap(t *testing.T) {
 	for range 2 { // undo twice is fine
 		must("delete", c.DeleteAgent(ctx, agent.Name, note))
 		must("secret", c.DeleteSecret(ctx, agent.Name))
-		must("unmark", c.Unmark(ctx, "web", agent.Session))
+		must("unmark", c.Unmark(ctx, Object{Name: "web"}, agent.Session))
 	}
 	if after := l.snapshot(t); after != before {
 		t.Errorf("the namespace is not as it was:\n--- before\n%s--- after\n%s", before, after)
@@ -305,7 +306,7 @@ func (l *live) checkHeld(t *testing.T, c *Cluster, mark Mark) {
 	} else {
 		t.Log(err)
 	}
-	held, err := c.ReadMark(t.Context(), "web")
+	held, err := c.ReadMark(t.Context(), Object{Name: "web"})
 	if err != nil || held == nil || held.ID != mark.ID {
 		t.Errorf("mark = %+v, %v", held, err)
 	}
@@ -317,10 +318,10 @@ func (l *live) checkHeld(t *testing.T, c *Cluster, mark Mark) {
 	if err != nil || len(targets) != 1 || targets[0].Mark == nil {
 		t.Errorf("targets = %+v, %v", targets, err)
 	}
-	if err := c.Unmark(t.Context(), "web", "another"); err != nil {
+	if err := c.Unmark(t.Context(), Object{Name: "web"}, "another"); err != nil {
 		t.Error(err)
 	}
-	if held, err := c.ReadMark(t.Context(), "web"); err != nil || held == nil {
+	if held, err := c.ReadMark(t.Context(), Object{Name: "web"}); err != nil || held == nil {
 		t.Errorf("another session's unmark took the mark: %v, %v", held, err)
 	}
 }
@@ -452,7 +453,7 @@ func TestLiveRefused(t *testing.T) {
 	l := startLive(t)
 	c := l.user(t, "dev", "edit")
 	l.deploy(t, "web", 1)
-	if _, err := c.WaitAvailable(t.Context(), "web", 1, nil); err != nil {
+	if _, err := c.WaitAvailable(t.Context(), Object{Name: "web"}, 1, nil); err != nil {
 		t.Fatal(err)
 	}
 	_, err := l.admin.CoreV1().ResourceQuotas(l.namespace).Create(t.Context(), &corev1.ResourceQuota{
@@ -534,8 +535,8 @@ func TestLiveBadInput(t *testing.T) {
 		{"unknown container", resolve(dev, Ref{Name: "service-a", Container: "ap"}), []string{`no container "ap"`, "did you mean app?"}},
 		{"unknown namespace", resolve(l.connectAdmin(t), Ref{Name: "service-a", Namespace: "kube-sistem"}), []string{`namespace "kube-sistem" not found`, "kube-system"}},
 		{"namespace of others", resolve(dev, Ref{Name: "coredns", Namespace: "kube-system"}), []string{"missing permission", "get deployments.apps in namespace kube-system"}},
-		{"may only look", viewer.CheckAccess(t.Context()), []string{"missing permission", "patch deployments.apps/scale", "create secrets", "get pods/proxy", "--clusterrole=edit --serviceaccount=" + l.namespace + ":viewer --namespace=" + l.namespace}},
-		{"may nothing", nobody.CheckAccess(t.Context()), []string{"get deployments.apps", "list services"}},
+		{"may only look", viewer.CheckAccess(t.Context(), ""), []string{"missing permission", "patch deployments.apps/scale", "create secrets", "get pods/proxy", "--clusterrole=edit --serviceaccount=" + l.namespace + ":viewer --namespace=" + l.namespace}},
+		{"may nothing", nobody.CheckAccess(t.Context(), ""), []string{"get deployments.apps", "list services"}},
 		{"nothing to resolve", resolve(nobody, Ref{Name: "service-a"}), []string{"missing permission"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

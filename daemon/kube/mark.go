@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -32,7 +31,13 @@ type Mark struct {
 	Host     string    `json:"host"`
 	Since    time.Time `json:"since"`
 	Replicas int32     `json:"replicas"` // of the target before the swap
-	Agent    string    `json:"agent"`    // name of the agent's Deployment and Secret
+	Agent    string    `json:"agent"`    // name of the agent's Deployment or Pod, and Secret
+
+	// Pod is the pod that is parked, and Parked the labels that it has lost meanwhile.
+	Pod    string            `json:"pod,omitempty"`
+	Parked map[string]string `json:"parked,omitempty"`
+	// Suspended: the Job or CronJob was suspended before the swap.
+	Suspended bool `json:"suspended,omitempty"`
 }
 
 // Who is user@host.
@@ -41,8 +46,18 @@ func (m Mark) Who() string { return m.User + "@" + m.Host }
 // Marked is a target that bears a mark.
 type Marked struct {
 	Namespace string
+	Kind      Kind
 	Name      string
 	Mark      Mark
+}
+
+// Object is what bears the mark.
+func (m Marked) Object() Object {
+	o := Object{Kind: m.Kind, Name: m.Name}
+	if m.Kind == DaemonSet {
+		o.Pod = m.Mark.Pod
+	}
+	return o
 }
 
 // Mark writes the mark onto the target, and returns it as it stands in the cluster:
@@ -52,15 +67,19 @@ type Marked struct {
 // Marking again with the same ID is fine.
 func (c *Cluster) Mark(ctx context.Context, t *Target, m Mark) (Mark, error) {
 	c = c.In(t.Namespace)
-	read := t.Deployment
+	read := t.work
+	m.Pod, m.Parked = t.Pod, t.parked
 	for range markTries {
-		m.Replicas = replicasOf(read)
+		m.Replicas, m.Suspended = read.replicas, read.suspended
 		err := c.putMark(ctx, read, m)
 		if err == nil || !apierrors.IsConflict(err) {
 			return m, err
 		}
-		if read, err = c.getDeployment(ctx, t.Name); err != nil {
+		if read, err = c.get(ctx, t.Object()); err != nil {
 			return m, err
+		}
+		if read == nil {
+			return m, c.gone(t.Object(), nil)
 		}
 		if mark, err := markOf(read); err == nil && mark != nil && mark.ID == m.ID {
 			return *mark, nil // an earlier try did reach the server
@@ -69,11 +88,11 @@ func (c *Cluster) Mark(ctx context.Context, t *Target, m Mark) (Mark, error) {
 			return m, err
 		}
 	}
-	return m, fmt.Errorf("mark %s: it was changed by others each time, %d times in a row; try again", targetName(t.Name), markTries)
+	return m, fmt.Errorf("mark %s: it was changed by others each time, %d times in a row; try again", t.Object(), markTries)
 }
 
-// putMark writes the mark if the Deployment is still the version that was read.
-func (c *Cluster) putMark(ctx context.Context, read *appsv1.Deployment, m Mark) error {
+// putMark writes the mark if the object is still the version that was read.
+func (c *Cluster) putMark(ctx context.Context, read *workload, m Mark) error {
 	value, err := json.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("write mark: %w", err)
@@ -82,8 +101,8 @@ func (c *Cluster) putMark(ctx context.Context, read *appsv1.Deployment, m Mark) 
 	if err != nil {
 		return err
 	}
-	return c.call(ctx, "mark "+targetName(read.Name), func(ctx context.Context) error {
-		_, err := c.client.AppsV1().Deployments(c.namespace).Patch(ctx, read.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	return c.call(ctx, "mark "+read.object().String(), func(ctx context.Context) error {
+		_, err := c.patch(ctx, read.object(), patch)
 		return err
 	})
 }
@@ -91,10 +110,10 @@ func (c *Cluster) putMark(ctx context.Context, read *appsv1.Deployment, m Mark) 
 // annotationPatch sets the mark's annotation, or removes it with a nil value. The API
 // server takes a merge patch that names uid and resourceVersion only if they are still
 // the object's.
-func annotationPatch(read *appsv1.Deployment, value any) ([]byte, error) {
+func annotationPatch(read *workload, value any) ([]byte, error) {
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
-		"uid":             read.UID,
-		"resourceVersion": read.ResourceVersion,
+		"uid":             read.meta.UID,
+		"resourceVersion": read.meta.ResourceVersion,
 		"annotations":     map[string]any{MarkAnnotation: value},
 	}})
 	if err != nil {
@@ -105,22 +124,25 @@ func annotationPatch(read *appsv1.Deployment, value any) ([]byte, error) {
 
 // ReadMark returns the target's mark, nil when it bears none. A target that does not
 // exist is a *NotFoundError.
-func (c *Cluster) ReadMark(ctx context.Context, name string) (*Mark, error) {
-	d, err := c.getDeployment(ctx, name)
+func (c *Cluster) ReadMark(ctx context.Context, o Object) (*Mark, error) {
+	w, err := c.get(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	return markOf(d)
+	if w == nil {
+		return nil, c.gone(o, nil)
+	}
+	return markOf(w)
 }
 
-// Unmark removes the mark of session id, from the Deployment and from the ReplicaSets
-// to which the Deployment controller copied it. A mark of another session stays; no
+// Unmark removes the mark of session id, from the target and, of a Deployment, from the
+// ReplicaSets to which its controller copied it. A mark of another session stays; no
 // mark, or no target, is success. It repeats until ctx ends while the API server is away.
-func (c *Cluster) Unmark(ctx context.Context, name, id string) error {
+func (c *Cluster) Unmark(ctx context.Context, o Object, id string) error {
 	for range markTries {
-		var d *appsv1.Deployment
-		err := c.insist(ctx, "read "+targetName(name), func(ctx context.Context) (err error) {
-			d, err = c.client.AppsV1().Deployments(c.namespace).Get(ctx, name, metav1.GetOptions{})
+		var w *workload
+		err := c.insist(ctx, "read "+o.String(), func(ctx context.Context) (err error) {
+			w, err = c.fetch(ctx, o)
 			return err
 		})
 		if apierrors.IsNotFound(err) {
@@ -129,48 +151,48 @@ func (c *Cluster) Unmark(ctx context.Context, name, id string) error {
 		if err != nil {
 			return err
 		}
-		mark, err := markOf(d)
+		mark, err := markOf(w)
 		switch {
 		case err != nil:
-			return fmt.Errorf("unmark %s: %w", targetName(name), err)
+			return fmt.Errorf("unmark %s: %w", o, err)
 		case mark != nil && mark.ID != id:
 			return nil
 		case mark != nil:
-			d, err = c.removeMark(ctx, d)
+			w, err = c.removeMark(ctx, w)
 		}
 		if apierrors.IsConflict(err) {
 			continue
 		}
-		if err != nil || d == nil {
+		if err != nil || w == nil || w.kind != Deployment {
 			return err
 		}
-		return c.cleanReplicaSets(ctx, d, id)
+		return c.cleanReplicaSets(ctx, w, id)
 	}
-	return fmt.Errorf("unmark %s: it was changed by others each time, %d times in a row", targetName(name), markTries)
+	return fmt.Errorf("unmark %s: it was changed by others each time, %d times in a row", o, markTries)
 }
 
-// removeMark returns the Deployment without the mark; nil if it does not exist any more.
-func (c *Cluster) removeMark(ctx context.Context, read *appsv1.Deployment) (*appsv1.Deployment, error) {
+// removeMark returns the object without the mark; nil if it does not exist any more.
+func (c *Cluster) removeMark(ctx context.Context, read *workload) (*workload, error) {
 	patch, err := annotationPatch(read, nil)
 	if err != nil {
 		return nil, err
 	}
-	var d *appsv1.Deployment
-	err = c.insist(ctx, "unmark "+targetName(read.Name), func(ctx context.Context) (err error) {
-		d, err = c.client.AppsV1().Deployments(c.namespace).Patch(ctx, read.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	var w *workload
+	err = c.insist(ctx, "unmark "+read.object().String(), func(ctx context.Context) (err error) {
+		w, err = c.patch(ctx, read.object(), patch)
 		return err
 	})
 	if apierrors.IsNotFound(err) {
 		return nil, nil //nolint:nilnil // documented: gone is no error here
 	}
-	return d, err
+	return w, err
 }
 
 // cleanReplicaSets removes the copies of the mark. The Deployment controller copies
 // annotations to the ReplicaSet but never removes them, and it may do so until it has
 // seen the Deployment without: hence the wait.
-func (c *Cluster) cleanReplicaSets(ctx context.Context, d *appsv1.Deployment, id string) error {
-	selector := metav1.FormatLabelSelector(d.Spec.Selector)
+func (c *Cluster) cleanReplicaSets(ctx context.Context, d *workload, id string) error {
+	selector := metav1.FormatLabelSelector(d.selector)
 	marked, err := c.markedReplicaSets(ctx, selector, id)
 	if err != nil || len(marked) == 0 {
 		return err
@@ -220,16 +242,16 @@ func (c *Cluster) markedReplicaSets(ctx context.Context, selector, id string) ([
 
 // waitObserved waits until the Deployment controller has seen this generation. It gives
 // up quietly: what depends on it is only tidiness.
-func (c *Cluster) waitObserved(ctx context.Context, d *appsv1.Deployment) {
+func (c *Cluster) waitObserved(ctx context.Context, d *workload) {
 	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
 	defer cancel()
-	source := c.deploymentNamed(d.Name)
+	source := c.deploymentNamed(d.meta.Name)
 	judge := func() verdict {
 		now, found := source.only()
-		return verdict{done: source.synced && (!found || now.Status.ObservedGeneration >= d.Generation)}
+		return verdict{done: source.synced && (!found || now.Status.ObservedGeneration >= d.meta.Generation)}
 	}
 	if err := c.wait(ctx, "wait for the deployment controller", nil, judge, source); err != nil {
-		c.log.Debug("the deployment controller is slow", "deployment", d.Name, "err", err)
+		c.log.Debug("the deployment controller is slow", "deployment", d.meta.Name, "err", err)
 	}
 }
 
@@ -240,18 +262,21 @@ func (c *Cluster) ListMarked(ctx context.Context, allNamespaces bool) ([]Marked,
 	if allNamespaces {
 		namespace = metav1.NamespaceAll
 	}
-	list, err := c.listDeployments(ctx, namespace)
+	list, err := c.listAll(ctx, namespace)
 	if err != nil {
 		return nil, err
 	}
 	var out []Marked
-	for i := range list {
-		mark, err := markOf(&list[i])
+	for _, w := range list {
+		if w.kind == ReplicaSet && w.owner() != nil {
+			continue // a copy of its Deployment's
+		}
+		mark, err := markOf(w)
 		if err != nil {
-			c.log.Warn("a mark cannot be read", "namespace", list[i].Namespace, "deployment", list[i].Name, "err", err)
+			c.log.Warn("a mark cannot be read", "namespace", w.meta.Namespace, "target", w.object().String(), "err", err)
 		}
 		if mark != nil {
-			out = append(out, Marked{Namespace: list[i].Namespace, Name: list[i].Name, Mark: *mark})
+			out = append(out, Marked{Namespace: w.meta.Namespace, Kind: w.kind, Name: w.meta.Name, Mark: *mark})
 		}
 	}
 	return out, nil

@@ -3,6 +3,7 @@ package kube
 import (
 	"encoding/json"
 	"errors"
+	"reflect"
 	"testing"
 	"time"
 
@@ -77,32 +78,32 @@ func TestMarkAfterAChange(t *testing.T) {
 	if err != nil || got.Replicas != 5 {
 		t.Fatalf("mark = %+v, %v; want the 5 replicas of now", got, err)
 	}
-	held, err := c.ReadMark(t.Context(), "web")
-	if err != nil || held == nil || *held != got {
+	held, err := c.ReadMark(t.Context(), Object{Name: "web"})
+	if err != nil || held == nil || !reflect.DeepEqual(*held, got) {
 		t.Errorf("held %+v, %v, want %+v", held, err, got)
 	}
-	if again, err := c.Mark(t.Context(), target, mine); err != nil || again != got {
+	if again, err := c.Mark(t.Context(), target, mine); err != nil || !reflect.DeepEqual(again, got) {
 		t.Errorf("marking again: %+v, %v", again, err)
 	}
 	var swapped *AlreadySwappedError
-	if _, err := c.Mark(t.Context(), target, Mark{ID: "theirs"}); !errors.As(err, &swapped) || swapped.Mark != got {
+	if _, err := c.Mark(t.Context(), target, Mark{ID: "theirs"}); !errors.As(err, &swapped) || !reflect.DeepEqual(swapped.Mark, got) {
 		t.Errorf("marking another's: %v", err)
 	}
-	if err := c.Unmark(t.Context(), "web", "theirs"); err != nil {
+	if err := c.Unmark(t.Context(), Object{Name: "web"}, "theirs"); err != nil {
 		t.Error(err)
 	}
-	if held, err := c.ReadMark(t.Context(), "web"); err != nil || held == nil {
+	if held, err := c.ReadMark(t.Context(), Object{Name: "web"}); err != nil || held == nil {
 		t.Errorf("another's unmark: %v, %v", held, err)
 	}
 	for range 2 {
-		if err := c.Unmark(t.Context(), "web", "mine"); err != nil {
+		if err := c.Unmark(t.Context(), Object{Name: "web"}, "mine"); err != nil {
 			t.Error(err)
 		}
 	}
-	if held, err := c.ReadMark(t.Context(), "web"); err != nil || held != nil {
+	if held, err := c.ReadMark(t.Context(), Object{Name: "web"}); err != nil || held != nil {
 		t.Errorf("after unmark: %v, %v", held, err)
 	}
-	if err := c.Unmark(t.Context(), "gone", "mine"); err != nil {
+	if err := c.Unmark(t.Context(), Object{Name: "gone"}, "mine"); err != nil {
 		t.Errorf("unmark of a target that is gone: %v", err)
 	}
 }
@@ -117,7 +118,7 @@ func TestUnmarkCleansReplicaSets(t *testing.T) {
 	client := fake.NewClientset(deploymentOf("web", marked), copyOf("web-1", "k3f9qz"), copyOf("web-0", "older"))
 	versioned(t, client)
 	c := onFake(client)
-	if err := c.Unmark(t.Context(), "web", "k3f9qz"); err != nil {
+	if err := c.Unmark(t.Context(), Object{Name: "web"}, "k3f9qz"); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]bool{"web-1": false, "web-0": true} {
@@ -135,7 +136,7 @@ func TestUnmarkCleansReplicaSets(t *testing.T) {
 	client.PrependReactor("patch", "replicasets", func(k8stesting.Action) (bool, runtime.Object, error) {
 		return true, nil, denial("jane", "patch", "apps", "replicasets")
 	})
-	if err := onFake(client).Unmark(t.Context(), "web", "k3f9qz"); err != nil {
+	if err := onFake(client).Unmark(t.Context(), Object{Name: "web"}, "k3f9qz"); err != nil {
 		t.Error(err)
 	}
 }

@@ -34,7 +34,7 @@ func judgeNoPod(d *appsv1.Deployment) verdict {
 		for _, final := range []string{"is forbidden", "is invalid", "denied the request"} {
 			if strings.Contains(condition.Message, final) {
 				return verdict{err: &PodStuckError{
-					Namespace: d.Namespace, Owner: d.Name, Reason: condition.Reason, Message: condition.Message, Hint: refusalHint(condition.Message),
+					Namespace: d.Namespace, Owner: Object{Name: d.Name}.String(), Reason: condition.Reason, Message: condition.Message, Hint: refusalHint(condition.Message),
 				}}
 			}
 		}
@@ -129,18 +129,16 @@ func isReady(pod *corev1.Pod, _ string) bool {
 }
 
 // slowness says why pods of the target are not Ready yet, if that is to be seen.
-func slowness(d *appsv1.Deployment, pods map[types.UID]*corev1.Pod) string {
-	for _, condition := range d.Status.Conditions {
-		if condition.Type == appsv1.DeploymentReplicaFailure && condition.Status == corev1.ConditionTrue {
-			return "no pod could be made yet: " + condition.Message
-		}
+func slowness(w *workload, pods map[types.UID]*corev1.Pod) string {
+	if w.failure != "" {
+		return "no pod could be made yet: " + w.failure
 	}
 	var notes []string
 	for _, pod := range pods {
 		if pod.DeletionTimestamp != nil || isReady(pod, "") {
 			continue
 		}
-		v := judgePod(pod, d.Name, "", nil)
+		v := judgePod(pod, w.meta.Name, "", nil)
 		switch {
 		case v.err != nil:
 			notes = append(notes, v.err.Error())

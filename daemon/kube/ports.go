@@ -16,6 +16,7 @@ const firstTunnelPort = 15100
 // ports is what a pod template and its Services say about ports.
 type ports struct {
 	listen   []int32  // the agent listens on
+	udp      []int32  // likewise, of UDP
 	need     []int32  // the local process must listen on
 	tunnel   int32    // the agent's own
 	services []string // that select the pods
@@ -30,6 +31,8 @@ func portsOf(template corev1.PodTemplateSpec, container string, services []corev
 		declared = make(map[int32]bool) // the container's TCP ports
 		foreign  = make(map[int32]bool) // TCP ports that only other containers declare
 		served   = make(map[int32]bool) // TCP ports of ours that Services target
+		udp      = make(map[int32]bool) // the container's UDP ports, declared or targeted
+		another  = make(map[int32]bool) // UDP ports that only other containers declare
 		taken    = make(map[int32]bool) // anything the tunnel port must not be
 	)
 	for _, c := range podContainers(template.Spec) {
@@ -38,10 +41,14 @@ func portsOf(template corev1.PodTemplateSpec, container string, services []corev
 			switch {
 			case c.Name == container && isTCP(port.Protocol):
 				declared[port.ContainerPort] = true
+			case c.Name == container && port.Protocol == corev1.ProtocolUDP:
+				udp[port.ContainerPort] = true
 			case c.Name == container:
-				out.notes = append(out.notes, fmt.Sprintf("port %d/%s of container %s is not carried: only TCP is, so far", port.ContainerPort, port.Protocol, container))
+				out.notes = append(out.notes, fmt.Sprintf("port %d/%s of container %s is not carried: only TCP and UDP are", port.ContainerPort, port.Protocol, container))
 			case isTCP(port.Protocol):
 				foreign[port.ContainerPort] = true
+			case port.Protocol == corev1.ProtocolUDP:
+				another[port.ContainerPort] = true
 			}
 		}
 	}
@@ -57,8 +64,12 @@ func portsOf(template corev1.PodTemplateSpec, container string, services []corev
 			case number == 0:
 				out.notes = append(out.notes, fmt.Sprintf("port %s of service/%s leads nowhere: no container has a port named %q", portLabel(port), service.Name, port.TargetPort.StrVal))
 				continue
+			case port.Protocol == corev1.ProtocolUDP:
+				if owner == container || owner == "" && (udp[number] || !another[number]) {
+					udp[number] = true
+				}
 			case !isTCP(port.Protocol):
-				out.notes = append(out.notes, fmt.Sprintf("port %s of service/%s is %s and not carried: only TCP is, so far", portLabel(port), service.Name, port.Protocol))
+				out.notes = append(out.notes, fmt.Sprintf("port %s of service/%s is %s and not carried: only TCP and UDP are", portLabel(port), service.Name, port.Protocol))
 			case owner == container, owner == "" && (declared[number] || !foreign[number]):
 				served[number] = true
 			}
@@ -68,7 +79,7 @@ func portsOf(template corev1.PodTemplateSpec, container string, services []corev
 	slices.Sort(out.services)
 	all := maps.Clone(declared)
 	maps.Copy(all, served)
-	out.listen = slices.Sorted(maps.Keys(all))
+	out.listen, out.udp = slices.Sorted(maps.Keys(all)), slices.Sorted(maps.Keys(udp))
 	out.need = slices.Sorted(maps.Keys(served))
 	if len(out.need) == 0 {
 		out.need = slices.Sorted(maps.Keys(declared))

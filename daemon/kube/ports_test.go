@@ -60,6 +60,7 @@ func TestPortsOf(t *testing.T) {
 		init         []corev1.Container
 		services     []corev1.Service
 		listen, need []int32
+		udp          []int32
 		tunnel       int32
 		selecting    []string
 		notes        []string // parts, one for each note
@@ -132,11 +133,18 @@ func TestPortsOf(t *testing.T) {
 			listen:     []int32{15100, 15101}, need: []int32{15101}, tunnel: 15102, selecting: []string{"web"},
 		},
 		{
-			name:       "UDP is noted and left out",
+			name:       "UDP beside TCP",
 			containers: []corev1.Container{containerOf("app", portOf{"dns", 53, corev1.ProtocolUDP}, portOf{"dns-tcp", 53, corev1.ProtocolTCP})},
 			services:   []corev1.Service{serviceOf("dns", udp, to("dns-tcp"))},
 			listen:     []int32{53}, need: []int32{53}, tunnel: 15100, selecting: []string{"dns"},
-			notes: []string{"53/UDP", "is UDP and not carried"},
+			udp: []int32{53},
+		},
+		{
+			name:       "a sidecar's UDP is not ours, and SCTP is nobody's",
+			containers: []corev1.Container{containerOf("app", portOf{"s", 99, corev1.ProtocolSCTP}), containerOf("dns", portOf{"dns", 53, corev1.ProtocolUDP})},
+			services:   []corev1.Service{serviceOf("dns", udp)},
+			tunnel:     15100, selecting: []string{"dns"},
+			notes: []string{"99/SCTP of container app is not carried"},
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -148,6 +156,9 @@ func TestPortsOf(t *testing.T) {
 			if !slices.Equal(got.listen, tc.listen) || !slices.Equal(got.need, tc.need) || got.tunnel != tc.tunnel || !slices.Equal(got.services, tc.selecting) {
 				t.Errorf("got listen %v, need %v, tunnel %d, services %v\nwant %v, %v, %d, %v",
 					got.listen, got.need, got.tunnel, got.services, tc.listen, tc.need, tc.tunnel, tc.selecting)
+			}
+			if !slices.Equal(got.udp, tc.udp) {
+				t.Errorf("got UDP %v, want %v", got.udp, tc.udp)
 			}
 			if len(got.notes) != len(tc.notes) {
 				t.Fatalf("notes = %q", got.notes)

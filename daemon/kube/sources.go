@@ -37,6 +37,74 @@ func (c *Cluster) deploymentNamed(name string) *objects[*appsv1.Deployment] {
 	}
 }
 
+// workloadSource follows one object of any kind.
+type workloadSource interface {
+	source
+	known() bool    // it has been looked for
+	now() *workload // nil: it does not exist
+}
+
+// workloads is a workloadSource.
+type workloads[T metav1.Object] struct {
+	*objects[T]
+	of func(T) *workload
+}
+
+func (w workloads[T]) known() bool { return w.synced }
+
+func (w workloads[T]) now() *workload {
+	item, found := w.only()
+	if !found {
+		return nil
+	}
+	return w.of(item)
+}
+
+// workloadNamed follows a workload that has pods of its own.
+func (c *Cluster) workloadNamed(o Object) workloadSource {
+	options := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, o.Name).String()}
+	switch o.Kind {
+	case StatefulSet:
+		api := c.client.AppsV1().StatefulSets(c.namespace)
+		return workloads[*appsv1.StatefulSet]{&objects[*appsv1.StatefulSet]{
+			what: "statefulsets", options: options, watch: api.Watch,
+			list: func(ctx context.Context, o metav1.ListOptions) ([]*appsv1.StatefulSet, string, error) {
+				list, err := api.List(ctx, o)
+				if err != nil {
+					return nil, "", err
+				}
+				return pointers(list.Items), list.ResourceVersion, nil
+			},
+		}, ofStatefulSet}
+	case ReplicaSet:
+		sets := c.replicaSetsLabelled("")
+		sets.options = options
+		return workloads[*appsv1.ReplicaSet]{sets, ofReplicaSet}
+	case DaemonSet:
+		api := c.client.AppsV1().DaemonSets(c.namespace)
+		return workloads[*appsv1.DaemonSet]{&objects[*appsv1.DaemonSet]{
+			what: "daemonsets", options: options, watch: api.Watch,
+			list: func(ctx context.Context, o metav1.ListOptions) ([]*appsv1.DaemonSet, string, error) {
+				list, err := api.List(ctx, o)
+				if err != nil {
+					return nil, "", err
+				}
+				return pointers(list.Items), list.ResourceVersion, nil
+			},
+		}, ofDaemonSet}
+	case Pod:
+		return workloads[*corev1.Pod]{c.podNamed(o.Name), ofPod}
+	case "", Deployment, CronJob, Job:
+	}
+	return workloads[*appsv1.Deployment]{c.deploymentNamed(o.Name), ofDeployment}
+}
+
+func (c *Cluster) podNamed(name string) *objects[*corev1.Pod] {
+	pods := c.podsLabelled("")
+	pods.options = metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()}
+	return pods
+}
+
 func (c *Cluster) podsLabelled(selector string) *objects[*corev1.Pod] {
 	api := c.client.CoreV1().Pods(c.namespace)
 	return &objects[*corev1.Pod]{

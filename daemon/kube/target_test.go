@@ -46,7 +46,6 @@ func TestResolveRefuses(t *testing.T) {
 		d.Spec.Template.Spec.Containers = append(d.Spec.Template.Spec.Containers, containerOf("proxy"))
 		d.Spec.Template.Spec.InitContainers = []corev1.Container{containerOf("migrate")}
 	}
-	hostPort := func(d *appsv1.Deployment) { d.Spec.Template.Spec.Containers[0].Ports[0].HostPort = 8080 }
 	hostNetwork := func(d *appsv1.Deployment) { d.Spec.Template.Spec.HostNetwork = true }
 	windows := func(d *appsv1.Deployment) { d.Spec.Template.Spec.OS = &corev1.PodOS{Name: corev1.Windows} }
 	badMark := func(d *appsv1.Deployment) { d.Annotations = map[string]string{MarkAnnotation: "?"} }
@@ -59,10 +58,12 @@ func TestResolveRefuses(t *testing.T) {
 		typed  any
 		wants  []string
 	}{
-		{"unknown deployment", Ref{Name: "wbe"}, nil, new(*NotFoundError), []string{`deployment "wbe" not found in namespace shop`, "did you mean web?"}},
-		{"unknown and not near", Ref{Name: "something"}, nil, new(*NotFoundError), []string{"there is web", "teleswap list"}},
-		{"unknown namespace", Ref{Name: "web", Namespace: "shoop"}, nil, new(*NotFoundError), []string{`namespace "shoop" not found`, "did you mean shop?", "deployment/web"}},
-		{"unknown kind", Ref{Name: "web", Kind: "statefulset"}, nil, new(*UnsupportedError), []string{"statefulset/web", "deployment/NAME"}},
+		{"unknown name", Ref{Name: "wbe"}, nil, new(*NotFoundError), []string{`target "wbe" not found in namespace shop`, "did you mean deployment/web?"}},
+		{"unknown deployment", Ref{Name: "wbe", Kind: "deploy"}, nil, new(*NotFoundError), []string{`deployment "wbe" not found in namespace shop`, "did you mean deployment/web?"}},
+		{"unknown and not near", Ref{Name: "something"}, nil, new(*NotFoundError), []string{"there is deployment/web", "teleswap list"}},
+		{"unknown namespace", Ref{Name: "web", Namespace: "shoop"}, nil, new(*NotFoundError), []string{`namespace "shoop" not found`, "did you mean shop?", "web must be elsewhere"}},
+		{"unknown kind", Ref{Name: "web", Kind: "gizmo"}, nil, new(*UnsupportedError), []string{"gizmo/web", "deployment, statefulset"}},
+		{"another kind", Ref{Name: "web", Kind: "sts"}, nil, new(*NotFoundError), []string{`statefulset "web" not found`, "deployment/web"}},
 		{"unknown container", Ref{Name: "web", Container: "appp"}, []func(*appsv1.Deployment){twoContainers}, new(*NoContainerError), []string{`no container "appp"`, "did you mean app?", "app, proxy"}},
 		{"init container", Ref{Name: "web", Container: "migrate"}, []func(*appsv1.Deployment){twoContainers}, new(*NoContainerError), []string{"is an init container"}},
 		{"several containers", Ref{Name: "web"}, []func(*appsv1.Deployment){twoContainers}, new(*SeveralContainersError), []string{"app, proxy", "deployment/web:app"}},
@@ -70,7 +71,6 @@ func TestResolveRefuses(t *testing.T) {
 		{"unreadable mark", Ref{Name: "web"}, []func(*appsv1.Deployment){badMark}, new(*UnsupportedError), []string{"cannot be read", "kubectl annotate deployment/web teleswap.dev/session- --namespace=shop"}},
 		{"an agent", Ref{Name: "web"}, []func(*appsv1.Deployment){agent}, new(*UnsupportedError), []string{"itself the agent of session k3f9qz"}},
 		{"idle", Ref{Name: "web"}, []func(*appsv1.Deployment){idle}, new(*NoReplicasError), []string{"kubectl scale deployment/web --replicas=1 --namespace=shop"}},
-		{"hostPort", Ref{Name: "web"}, []func(*appsv1.Deployment){hostPort}, new(*UnsupportedError), []string{"hostPort", "8080"}},
 		{"hostNetwork", Ref{Name: "web"}, []func(*appsv1.Deployment){hostNetwork}, new(*UnsupportedError), []string{"hostNetwork"}},
 		{"windows", Ref{Name: "web"}, []func(*appsv1.Deployment){windows}, new(*UnsupportedError), []string{"Windows"}},
 	} {
@@ -154,7 +154,7 @@ func TestNotes(t *testing.T) {
 		{"not seen yet", func(d *appsv1.Deployment) { d.Generation = 2 }, nil, "rollout of the target is under way"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			notes := notesOn(deploymentOf("web", tc.change), tc.scalers)
+			notes := notesOn(ofDeployment(deploymentOf("web", tc.change)), tc.scalers)
 			if tc.want == "" && len(notes) > 0 || tc.want != "" && (len(notes) != 1 || !strings.Contains(notes[0], tc.want)) {
 				t.Errorf("notes = %q, want one with %q", notes, tc.want)
 			}

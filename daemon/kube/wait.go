@@ -3,15 +3,12 @@ package kube
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/teleswap/teleswap/manifests"
@@ -39,18 +36,18 @@ func (c *Cluster) waitAgent(ctx context.Context, name string, notify Notify, eno
 	events := c.podWarnings(eventsDelay)
 	var agent AgentPod
 	judge := func() verdict {
-		d, found := deployment.only()
-		if !found {
-			if deployment.synced {
-				return verdict{err: c.gone(name, nil)}
-			}
+		if !deployment.synced || !pods.synced {
 			return verdict{}
 		}
+		d, found := deployment.only()
 		pod := newest(pods.items)
-		if pod == nil {
+		switch {
+		case pod == nil && !found:
+			return verdict{err: c.gone(Object{Name: name}, nil)}
+		case pod == nil:
 			return judgeNoPod(d)
 		}
-		container := agentContainer(d)
+		container := agentContainer(pod.Spec)
 		if v := judgePod(pod, name, container, events.items); v.err != nil || !enough(pod, container) {
 			return v
 		}
@@ -61,7 +58,7 @@ func (c *Cluster) waitAgent(ctx context.Context, name string, notify Notify, eno
 		agent = AgentPod{Namespace: pod.Namespace, Name: pod.Name, IP: ip, Node: pod.Spec.NodeName, Mounts: mounts(pod, container)}
 		return verdict{done: true}
 	}
-	err := c.wait(ctx, "wait for the agent deployment/"+name, notify, judge, deployment, pods, events)
+	err := c.wait(ctx, "wait for the agent "+name, notify, judge, deployment, pods, events)
 	var stuck *PodStuckError
 	if errors.As(err, &stuck) {
 		c.addEvent(ctx, stuck)
@@ -69,18 +66,18 @@ func (c *Cluster) waitAgent(ctx context.Context, name string, notify Notify, eno
 	return agent, err
 }
 
-// gone says that a Deployment which was there is not there any more.
-func (c *Cluster) gone(name string, err error) error {
-	return &NotFoundError{What: "deployment", Name: name, Namespace: c.namespace, Hint: "it has been deleted meanwhile", Err: err}
+// gone says that an object which was there is not there any more.
+func (c *Cluster) gone(o Object, err error) error {
+	return &NotFoundError{What: o.Kind.String(), Name: o.Name, Namespace: c.namespace, Hint: "it has been deleted meanwhile", Err: err}
 }
 
 func sessionSelector(agent string) string {
 	return manifests.SessionKey + "=" + manifests.SessionOf(agent)
 }
 
-// agentContainer is the container of the agent's Deployment that the agent runs in.
-func agentContainer(d *appsv1.Deployment) string {
-	for _, container := range d.Spec.Template.Spec.Containers {
+// agentContainer is the container of the agent's pod that the agent runs in.
+func agentContainer(spec corev1.PodSpec) string {
+	for _, container := range spec.Containers {
 		if slices.ContainsFunc(container.VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == manifests.KeysDir }) {
 			return container.Name
 		}
@@ -131,58 +128,53 @@ func (c *Cluster) WaitEndpoints(ctx context.Context, services []string, pod Agen
 	return err
 }
 
-// Scale sets the target's replicas through the scale subresource, which cannot touch
-// the pod template. It repeats until ctx ends while the API server is away. A target
-// that does not exist is a *NotFoundError.
-func (c *Cluster) Scale(ctx context.Context, name string, replicas int32) error {
-	patch := fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, replicas)
-	err := c.insist(ctx, "scale "+targetName(name), func(ctx context.Context) error {
-		_, err := c.client.AppsV1().Deployments(c.namespace).Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{}, "scale")
-		return err
-	})
-	if apierrors.IsNotFound(err) {
-		return c.gone(name, err)
-	}
-	return err
-}
-
 // WaitAvailable waits until n pods of the target itself (never the agent's) are Ready
-// and the Deployment counts them as available, and returns the addresses of the pods
+// and its controller counts them as available, and returns the addresses of the pods
 // that are Ready. Should somebody scale the target below n meanwhile, that is enough.
 // What keeps pods from becoming Ready is told to notify and is no error: it may pass.
-func (c *Cluster) WaitAvailable(ctx context.Context, name string, n int32, notify Notify) ([]netip.Addr, error) {
-	var selector string
-	err := c.insist(ctx, "read "+targetName(name), func(ctx context.Context) error {
-		d, err := c.client.AppsV1().Deployments(c.namespace).Get(ctx, name, metav1.GetOptions{})
-		if err == nil {
-			selector = metav1.FormatLabelSelector(d.Spec.Selector) + ",!" + manifests.SessionKey
-		}
+func (c *Cluster) WaitAvailable(ctx context.Context, o Object, n int32, notify Notify) ([]netip.Addr, error) {
+	var first *workload
+	err := c.insist(ctx, "read "+o.String(), func(ctx context.Context) (err error) {
+		first, err = c.fetch(ctx, o)
 		return err
 	})
-	if apierrors.IsNotFound(err) {
-		return nil, c.gone(name, err)
-	}
-	if err != nil {
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, c.gone(o, err)
+	case err != nil:
 		return nil, err
+	case o.Kind.runsOnce():
+		return nil, nil // its pods serve nobody
 	}
-	deployment, pods := c.deploymentNamed(name), c.podsLabelled(selector)
+	source, pods := c.workloadNamed(o), c.podsLabelled(selectorText(first.selector))
+	if o.Kind.parks() {
+		name := o.Pod
+		if o.Kind == Pod {
+			name = o.Name
+		}
+		pods = c.podNamed(name)
+	}
 	var ready []netip.Addr
 	judge := func() verdict {
-		if !deployment.synced || !pods.synced {
+		if !source.known() || !pods.synced {
 			return verdict{}
 		}
-		d, found := deployment.only()
-		if !found {
-			return verdict{err: c.gone(name, nil)}
+		w := source.now()
+		if w == nil {
+			return verdict{err: c.gone(o, nil)}
 		}
 		ready = readyAddrs(pods.items)
-		enough := min(n, replicasOf(d))
-		if d.Status.ObservedGeneration >= d.Generation && d.Status.AvailableReplicas >= enough && len(ready) >= int(enough) {
+		if o.Kind.parks() && len(pods.items) == 0 {
+			return verdict{done: true} // ended meanwhile: its controller, if any, makes another
+		}
+		enough := min(n, w.replicas)
+		counted := o.Kind.parks() || w.observed >= w.meta.Generation && w.available >= enough
+		if counted && len(ready) >= int(enough) {
 			return verdict{done: true}
 		}
-		return verdict{note: slowness(d, pods.items)}
+		return verdict{note: slowness(w, pods.items)}
 	}
-	err = c.wait(ctx, "wait for the pods of "+targetName(name), notify, judge, deployment, pods)
+	err = c.wait(ctx, "wait for the pods of "+o.String(), notify, judge, source, pods)
 	if err != nil {
 		return nil, err
 	}

@@ -55,7 +55,7 @@ func agentDeployment() *appsv1.Deployment {
 func podOf(name string, labels map[string]string, change ...func(*corev1.Pod)) *corev1.Pod {
 	p := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "shop", UID: "uid-of-pod", Labels: labels},
-		Spec:       corev1.PodSpec{NodeName: "node", Containers: []corev1.Container{{Name: "proxy"}, {Name: "app"}}},
+		Spec:       corev1.PodSpec{NodeName: "node", Containers: []corev1.Container{{Name: "proxy"}, {Name: "app", VolumeMounts: []corev1.VolumeMount{{Name: "keys", MountPath: manifests.KeysDir}}}}},
 	}
 	for _, f := range change {
 		f(p)
@@ -223,7 +223,7 @@ func TestWaitAvailable(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := onFake(fake.NewClientset(append(tc.pods, deploymentOf("web", tc.change))...))
-			addrs, err := c.WaitAvailable(t.Context(), "web", tc.n, nil)
+			addrs, err := c.WaitAvailable(t.Context(), Object{Name: "web"}, tc.n, nil)
 			var got []string
 			for _, a := range addrs {
 				got = append(got, a.String())
@@ -239,7 +239,7 @@ func TestWaitAvailable(t *testing.T) {
 			"not seen":      func(d *appsv1.Deployment) { d.Generation = 2 },
 		} {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-			_, err := onFake(fake.NewClientset(first, second, deploymentOf("web", change))).WaitAvailable(ctx, "web", 2, nil)
+			_, err := onFake(fake.NewClientset(first, second, deploymentOf("web", change))).WaitAvailable(ctx, Object{Name: "web"}, 2, nil)
 			cancel()
 			if !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("%s: %v", name, err)
@@ -247,7 +247,7 @@ func TestWaitAvailable(t *testing.T) {
 		}
 	})
 	t.Run("gone", func(t *testing.T) {
-		_, err := onFake(fake.NewClientset()).WaitAvailable(t.Context(), "web", 2, nil)
+		_, err := onFake(fake.NewClientset()).WaitAvailable(t.Context(), Object{Name: "web"}, 2, nil)
 		var missing *NotFoundError
 		if !errors.As(err, &missing) {
 			t.Errorf("got %v", err)
@@ -260,7 +260,7 @@ func TestWaitAvailable(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		var note string
-		_, err := onFake(fake.NewClientset(stuck, deploymentOf("web"))).WaitAvailable(ctx, "web", 2, func(line string) {
+		_, err := onFake(fake.NewClientset(stuck, deploymentOf("web"))).WaitAvailable(ctx, Object{Name: "web"}, 2, func(line string) {
 			note = line
 			cancel()
 		})

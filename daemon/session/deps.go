@@ -30,7 +30,7 @@ type Finder interface {
 	Context() string
 	Server() string
 	Resolve(ctx context.Context, ref kube.Ref) (*kube.Target, error)
-	CheckAccess(ctx context.Context) error
+	CheckAccess(ctx context.Context, kind string) error
 	ServiceCIDRs(ctx context.Context) ([]netip.Prefix, error)
 	Targets(ctx context.Context) ([]kube.TargetSummary, error)
 	ListMarked(ctx context.Context, allNamespaces bool) ([]kube.Marked, error)
@@ -40,12 +40,13 @@ type Finder interface {
 // repeated.
 type Changer interface {
 	Mark(ctx context.Context, t *kube.Target, m kube.Mark) (kube.Mark, error)
-	Unmark(ctx context.Context, name, id string) error
+	Unmark(ctx context.Context, o kube.Object, id string) error
 	CreateSecret(ctx context.Context, t *kube.Target, a kube.Agent) error
 	CreateAgent(ctx context.Context, t *kube.Target, a kube.Agent) error
 	DeleteAgent(ctx context.Context, name string, notify kube.Notify) error
 	DeleteSecret(ctx context.Context, name string) error
-	Scale(ctx context.Context, name string, replicas int32) error
+	Shift(ctx context.Context, sh kube.Shift, agent string) error
+	Unshift(ctx context.Context, sh kube.Shift, agent string) (gone bool, err error)
 }
 
 // Waiter waits for what the cluster makes of a change.
@@ -53,7 +54,8 @@ type Waiter interface {
 	WaitAgentRunning(ctx context.Context, name string, notify kube.Notify) (kube.AgentPod, error)
 	WaitAgentReady(ctx context.Context, name string, notify kube.Notify) (kube.AgentPod, error)
 	WaitEndpoints(ctx context.Context, services []string, pod kube.AgentPod) error
-	WaitAvailable(ctx context.Context, name string, n int32, notify kube.Notify) ([]netip.Addr, error)
+	WaitAvailable(ctx context.Context, o kube.Object, n int32, notify kube.Notify) ([]netip.Addr, error)
+	Serving(ctx context.Context, sh kube.Shift) (int32, error)
 }
 
 // Dialer opens raw connections to a port of a pod through the API server.
@@ -103,7 +105,7 @@ type Files interface {
 type LinkConfig struct {
 	Cluster  Cluster
 	Session  string
-	Agent    string // name of its Deployment
+	Agent    string // name of its Deployment or Pod
 	Image    string // the agent's, for messages
 	Pod      kube.AgentPod
 	Port     int32 // the agent's own

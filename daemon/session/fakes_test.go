@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
-
 	"github.com/teleswap/teleswap/daemon/kube"
 	"github.com/teleswap/teleswap/daemon/ledger"
 	"github.com/teleswap/teleswap/daemon/sandbox"
@@ -126,15 +124,14 @@ func (c *fakeCluster) Resolve(_ context.Context, ref kube.Ref) (*kube.Target, er
 	if id := c.marks[ref.Name]; id != "" {
 		return nil, &kube.AlreadySwappedError{Namespace: "default", Target: "deployment/" + ref.Name, Mark: kube.Mark{ID: id}}
 	}
-	d := &appsv1.Deployment{}
-	d.Status.AvailableReplicas = c.replicas
 	return &kube.Target{
 		Namespace: "default", Name: ref.Name, Container: "app", Replicas: c.replicas,
-		Listen: []int32{8080}, Need: []int32{8080}, TunnelPort: 15100, Deployment: d,
+		Listen: []int32{8080}, Need: []int32{8080}, TunnelPort: 15100, Kind: kube.Deployment, Available: c.replicas,
+		ScaleFirst: ref.ScaleFirst,
 	}, nil
 }
 
-func (c *fakeCluster) CheckAccess(context.Context) error { return c.err("CheckAccess") }
+func (c *fakeCluster) CheckAccess(context.Context, string) error { return c.err("CheckAccess") }
 
 func (c *fakeCluster) ServiceCIDRs(context.Context) ([]netip.Prefix, error) {
 	return []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}, nil
@@ -154,7 +151,7 @@ func (c *fakeCluster) ListMarked(context.Context, bool) ([]kube.Marked, error) {
 	defer c.mu.Unlock()
 	var all []kube.Marked
 	for target, id := range c.marks {
-		all = append(all, kube.Marked{Namespace: "default", Name: target, Mark: kube.Mark{
+		all = append(all, kube.Marked{Namespace: "default", Kind: kube.Deployment, Name: target, Mark: kube.Mark{
 			ID: id, User: "other", Host: "elsewhere", Replicas: 2, Agent: kube.AgentName(target, id),
 		}})
 	}
@@ -165,10 +162,10 @@ func (c *fakeCluster) Mark(_ context.Context, t *kube.Target, m kube.Mark) (kube
 	return m, c.change("Mark", func() { c.marks[t.Name] = m.ID })
 }
 
-func (c *fakeCluster) Unmark(_ context.Context, name, id string) error {
+func (c *fakeCluster) Unmark(_ context.Context, o kube.Object, id string) error {
 	return c.change("Unmark", func() {
-		if c.marks[name] == id {
-			delete(c.marks, name)
+		if c.marks[o.Name] == id {
+			delete(c.marks, o.Name)
 		}
 	})
 }
@@ -189,9 +186,19 @@ func (c *fakeCluster) DeleteSecret(_ context.Context, name string) error {
 	return c.change("DeleteSecret", func() { delete(c.secrets, name) })
 }
 
-func (c *fakeCluster) Scale(_ context.Context, _ string, n int32) error {
-	return c.change(fmt.Sprintf("Scale %d", n), func() { c.replicas = n })
+func (c *fakeCluster) Shift(context.Context, kube.Shift, string) error {
+	return c.change("Shift", func() { c.replicas = 0 })
 }
+
+func (c *fakeCluster) Unshift(_ context.Context, sh kube.Shift, _ string) (bool, error) {
+	return false, c.change("Unshift", func() {
+		if c.replicas == 0 {
+			c.replicas = sh.Replicas
+		}
+	})
+}
+
+func (c *fakeCluster) Serving(context.Context, kube.Shift) (int32, error) { return 0, c.gate.pass() }
 
 func (c *fakeCluster) agentPod(name string) (kube.AgentPod, error) {
 	c.mu.Lock()
@@ -220,7 +227,7 @@ func (c *fakeCluster) WaitEndpoints(context.Context, []string, kube.AgentPod) er
 	return c.gate.pass()
 }
 
-func (c *fakeCluster) WaitAvailable(ctx context.Context, _ string, _ int32, _ kube.Notify) ([]netip.Addr, error) {
+func (c *fakeCluster) WaitAvailable(ctx context.Context, _ kube.Object, _ int32, _ kube.Notify) ([]netip.Addr, error) {
 	if err := errors.Join(c.err("WaitAvailable"), c.gate.pass()); err != nil {
 		return nil, err
 	}

@@ -230,11 +230,13 @@ func (st Status) matches(selector string) bool {
 }
 
 func sameTarget(selector, target string) bool {
-	_, bare, _ := strings.Cut(target, "/")
+	kind, bare, _ := strings.Cut(target, "/")
 	name, _, _ := strings.Cut(bare, ":")
-	_, selected, hasKind := strings.Cut(selector, "/")
+	said, selected, hasKind := strings.Cut(selector, "/")
 	if !hasKind {
 		selected = selector
+	} else if k, known := kube.ParseKind(said); !known || k.String() != kind {
+		return false
 	}
 	return selected == bare || selected == name
 }

@@ -51,7 +51,7 @@ func (m *Manager) Restore(ctx context.Context, req RestoreRequest) (restoring []
 		return nil, messages, err
 	}
 	for _, mk := range marked {
-		if req.Selector != "" && mk.Mark.ID != req.Selector && !sameTarget(req.Selector, "deployment/"+mk.Name) {
+		if req.Selector != "" && mk.Mark.ID != req.Selector && !sameTarget(req.Selector, mk.Object().String()) {
 			continue
 		}
 		s, text := m.restoreMarked(ctx, req, cluster, mk)
@@ -89,7 +89,7 @@ func (m *Manager) restoreRecords(ctx context.Context, req RestoreRequest) (orpha
 
 // restoreMarked restores by the mark alone: the ledger is on another machine, or lost.
 func (m *Manager) restoreMarked(ctx context.Context, req RestoreRequest, cluster Cluster, mk kube.Marked) (*Session, string) {
-	target := "deployment/" + mk.Name
+	target := mk.Object().String()
 	ours := mk.Mark.User == m.cfg.User && mk.Mark.Host == m.cfg.Host
 	if s := m.find(mk.Mark.ID); s != nil {
 		if st := s.State(); st == Starting || st == Active {
@@ -100,7 +100,7 @@ func (m *Manager) restoreMarked(ctx context.Context, req RestoreRequest, cluster
 	if !ours && !req.All && req.Selector == "" {
 		return nil, fmt.Sprintf("%s in namespace %s is swapped by %s since %s (session %s): left alone\n"+
 			"if that laptop is gone, take it back by `teleswap restore %s`",
-			target, mk.Namespace, mk.Mark.Who(), mk.Mark.Since.Local().Format("2006-01-02 15:04:05 MST"), mk.Mark.ID, mk.Name)
+			target, mk.Namespace, mk.Mark.Who(), mk.Mark.Since.Local().Format("2006-01-02 15:04:05 MST"), mk.Mark.ID, target)
 	}
 	entry, err := m.recordOf(req.Connection, cluster, mk)
 	switch {
@@ -123,17 +123,18 @@ func (m *Manager) recordOf(conn json.RawMessage, cluster Cluster, mk kube.Marked
 		return nil, err
 	}
 	rec := ledger.Record{
-		Session: mk.Mark.ID, Created: mk.Mark.Since, Target: "deployment/" + mk.Name, Namespace: mk.Namespace,
+		Session: mk.Mark.ID, Created: mk.Mark.Since, Target: mk.Object().String(), Namespace: mk.Namespace,
 		Context: cluster.Context(), Connection: redacted,
 	}
+	o := mk.Object()
 	// The mark does not say how many pods were available, so wait for one.
 	for _, u := range []struct {
 		name string
 		data any
 	}{
-		{undoMark, markUndo{Name: mk.Name}},
-		{undoAgent, agentUndo{Name: mk.Mark.Agent, Target: mk.Name}},
-		{undoShift, shiftUndo{Name: mk.Name, Replicas: mk.Mark.Replicas, Available: min(1, mk.Mark.Replicas)}},
+		{undoMark, markUndo{Kind: o.Kind, Name: o.Name}},
+		{undoAgent, agentUndo{Name: mk.Mark.Agent, Kind: o.Kind, Target: o.Name, Pod: o.Pod}},
+		{undoShift, shiftUndo{Shift: mk.Mark.Shift(o), Agent: mk.Mark.Agent, Available: min(1, mk.Mark.Replicas)}},
 	} {
 		st, err := undoStep(u.name, u.data)
 		if err != nil {
@@ -142,7 +143,7 @@ func (m *Manager) recordOf(conn json.RawMessage, cluster Cluster, mk kube.Marked
 		rec.Steps = append(rec.Steps, st)
 	}
 	if strings.TrimSpace(mk.Mark.Agent) == "" {
-		return nil, fmt.Errorf("the mark of deployment/%s does not name its agent", mk.Name)
+		return nil, fmt.Errorf("the mark of %s does not name its agent", o)
 	}
 	return m.cfg.Ledger.Begin(rec)
 }

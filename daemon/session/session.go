@@ -79,8 +79,16 @@ func newSession(id string, cfg Config, req Request) *Session {
 		quitting: make(chan struct{}), retry: make(chan struct{}, 1),
 		restored: func(string) <-chan struct{} { return nil },
 		since:    cfg.Now(), watchers: map[*watcher]struct{}{},
-		target: "deployment/" + req.Ref.Name,
+		target: asNamed(req.Ref),
 	}
+}
+
+// asNamed is the target until it has been found.
+func asNamed(ref kube.Ref) string {
+	if k, known := kube.ParseKind(ref.Kind); known {
+		return kube.Object{Kind: k, Name: ref.Name}.String()
+	}
+	return ref.Name
 }
 
 // idAlphabet has no letters that are mistaken for digits, nor vowels that make words.

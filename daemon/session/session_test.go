@@ -150,7 +150,7 @@ func TestEndings(t *testing.T) {
 				if got := strings.Contains(history, "hold"); got != tc.holds {
 					t.Errorf("held: %v, want %v; history %s", got, tc.holds, history)
 				}
-				want := "Scale 2, WaitAvailable, hand over to 2, DeleteAgent, DeleteSecret, Unmark"
+				want := "Unshift, WaitAvailable, hand over to 2, DeleteAgent, DeleteSecret, Unmark"
 				if !strings.Contains(strings.ReplaceAll(history, "hold, ", ""), want) {
 					t.Errorf("history %s\nwant in it %s", history, want)
 				}
@@ -180,7 +180,7 @@ func TestForwardOrder(t *testing.T) {
 		}
 		p.box.listen(8080)
 		<-c.active
-		if got, want := strings.Join(l.world.log[4:], ", "), "ready, Scale 0"; got != want {
+		if got, want := strings.Join(l.world.log[4:], ", "), "ready, Shift"; got != want {
 			t.Errorf("after the process listens: %s, want %s", got, want)
 		}
 	})
@@ -217,7 +217,7 @@ func TestPortThatIsNeverOpened(t *testing.T) {
 
 // TestFailureOfEachStep has the cluster refuse one method after the other.
 func TestFailureOfEachStep(t *testing.T) {
-	for _, method := range []string{"Resolve", "CheckAccess", "Mark", "CreateSecret", "CreateAgent", "WaitAgentRunning", "Scale 0"} {
+	for _, method := range []string{"Resolve", "CheckAccess", "Mark", "CreateSecret", "CreateAgent", "WaitAgentRunning", "Shift"} {
 		t.Run(method, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := newLab(t)
@@ -246,7 +246,7 @@ func TestRestoreIsTriedUntilTheAPIServerIsBack(t *testing.T) {
 		s, c := p.swap(t)
 		<-c.active
 		back := time.Now().Add(5 * time.Minute)
-		p.cluster.fail["Targets"] = func() error {
+		p.cluster.fail["Unshift"] = func() error {
 			if time.Now().Before(back) {
 				return errors.New("connection refused")
 			}
@@ -275,7 +275,7 @@ func TestQuitLeavesTheRestToTheLedger(t *testing.T) {
 		p := l.process(0)
 		_, c := p.swap(t)
 		<-c.active
-		p.cluster.fail["Targets"] = func() error { return errors.New("connection refused") }
+		p.cluster.fail["Unshift"] = func() error { return errors.New("connection refused") }
 		p.end()
 		<-c.over
 		if c.outcome.Restored {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -47,22 +46,40 @@ type step struct {
 	do   func(s *Session, ctx context.Context, sw *swap) (detail string, err error)
 }
 
-// recipe is a swap.
-func recipe() []step {
+// beginning is how every swap begins: after it the target is known, and marked.
+func beginning() []step {
 	return []step{
 		{"resolve", (*Session).resolve},
 		{"mark", (*Session).mark},
+	}
+}
+
+// rest is what follows. Mostly the originals go last, so that no request falls between two
+// stools; where both cannot be, they go first.
+func rest(scaleFirst bool) []step {
+	shift := step{"shift", (*Session).shift}
+	stand := []step{
 		{"agent", (*Session).standUp},
 		{"dial", (*Session).dial},
 		{"start", (*Session).start},
 		{"ready", (*Session).becomeReady},
-		{"shift", (*Session).shift},
 	}
+	if scaleFirst {
+		return append([]step{shift}, stand...)
+	}
+	return append(stand, shift)
 }
 
 // forward takes the steps in order, and stops at the first that fails.
 func (s *Session) forward(ctx context.Context, sw *swap) error {
-	for _, st := range recipe() {
+	if err := s.take(ctx, sw, beginning()); err != nil {
+		return err
+	}
+	return s.take(ctx, sw, rest(sw.target.ScaleFirst))
+}
+
+func (s *Session) take(ctx context.Context, sw *swap, steps []step) error {
+	for _, st := range steps {
 		if err := s.track(st.name, false, func() (string, error) { return st.do(s, ctx, sw) }); err != nil {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
@@ -128,7 +145,7 @@ func (s *Session) resolve(ctx context.Context, sw *swap) (string, error) {
 	var wg sync.WaitGroup
 	var resolveErr, accessErr, rangesErr error
 	wg.Go(func() { sw.target, resolveErr = s.find(ctx, cluster) })
-	wg.Go(func() { accessErr = cluster.CheckAccess(ctx) })
+	wg.Go(func() { accessErr = cluster.CheckAccess(ctx, s.req.Ref.Kind) })
 	wg.Go(func() { sw.services, rangesErr = cluster.ServiceCIDRs(ctx) })
 	wg.Go(func() { sw.keys, err = tunnel.NewKeys(s.id, s.cfg.Now()) })
 	wg.Wait()
@@ -178,7 +195,7 @@ func (s *Session) mark(ctx context.Context, sw *swap) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("write the connection to the ledger: %w", err)
 	}
-	undo, err := undoStep(undoMark, markUndo{Name: name})
+	undo, err := undoStep(undoMark, markUndo{Kind: sw.target.Kind, Name: name})
 	if err != nil {
 		return "", err
 	}
@@ -206,7 +223,8 @@ func (s *Session) standUp(ctx context.Context, sw *swap) (string, error) {
 		Image: s.req.Image, PullPolicy: s.req.PullPolicy, Keys: sw.keys.AgentFiles(),
 	}
 	undo, err := undoStep(undoAgent, agentUndo{
-		Name: sw.agent.Name, Target: sw.target.Name, Available: available(sw), Port: sw.target.TunnelPort,
+		Name: sw.agent.Name, Kind: sw.target.Kind, Target: sw.target.Name, Pod: sw.target.Object().Pod,
+		Available: serving(sw), Port: sw.target.TunnelPort,
 	})
 	if err != nil {
 		return "", err
@@ -326,19 +344,19 @@ func (s *Session) becomeReady(ctx context.Context, sw *swap) (string, error) {
 
 // shift takes the originals away: from here on only the local process answers.
 func (s *Session) shift(ctx context.Context, sw *swap) (string, error) {
-	replicas := sw.mark.Replicas
-	undo, err := undoStep(undoShift, shiftUndo{Name: sw.target.Name, Replicas: replicas, Available: available(sw)})
+	shift := sw.mark.Shift(sw.target.Object())
+	undo, err := undoStep(undoShift, shiftUndo{Shift: shift, Agent: sw.mark.Agent, Available: sw.target.Available})
 	if err != nil {
 		return "", err
 	}
 	if err := sw.entry.Append(undo); err != nil {
 		return "", err
 	}
-	if err := sw.cluster.Scale(ctx, sw.target.Name, 0); err != nil {
+	if err := sw.cluster.Shift(ctx, shift, sw.mark.Agent); err != nil {
 		return "", err
 	}
-	s.awaitShifted(ctx, sw)
-	return fmt.Sprintf("%d → 0 replicas", replicas), nil
+	s.awaitShifted(ctx, sw, shift)
+	return shift.String(), nil
 }
 
 const (
@@ -352,17 +370,14 @@ const (
 // awaitShifted waits until none of the originals counts as ready, so that "swapped" is
 // the truth when it is said. Pods that end leave the Services' endpoints at the same
 // moment.
-func (s *Session) awaitShifted(ctx context.Context, sw *swap) {
+func (s *Session) awaitShifted(ctx context.Context, sw *swap, shift kube.Shift) {
 	ctx, cancel := context.WithTimeout(ctx, shiftPatience)
 	defer cancel()
 	tick := time.NewTicker(shiftEvery)
 	defer tick.Stop()
 	for {
-		targets, err := sw.cluster.Targets(ctx)
-		serving := slices.ContainsFunc(targets, func(t kube.TargetSummary) bool {
-			return t.Name == sw.target.Name && t.Ready > 0
-		})
-		if err != nil || !serving {
+		serving, err := sw.cluster.Serving(ctx, shift)
+		if err != nil || serving == 0 {
 			return
 		}
 		select {
@@ -374,13 +389,13 @@ func (s *Session) awaitShifted(ctx context.Context, sw *swap) {
 	}
 }
 
-// available is how many pods of the target were available before: more must not be
-// waited for when it is restored.
-func available(sw *swap) int32 {
-	if sw.target.Deployment == nil {
-		return sw.target.Replicas
+// serving is how many pods of the target serve beside the agent: none where they went
+// first, and as many as were available before otherwise. More must not be waited for.
+func serving(sw *swap) int32 {
+	if sw.target.ScaleFirst {
+		return 0
 	}
-	return min(sw.target.Deployment.Status.AvailableReplicas, sw.target.Replicas)
+	return sw.target.Available
 }
 
 // undoStep is a ledger step with its undo as JSON.

@@ -19,20 +19,24 @@ const (
 	undoShift = "shift"
 )
 
+// Records of versions that knew Deployments alone have no kinds: an empty one is that.
 type markUndo struct {
-	Name string `json:"name"` // the target's
+	Kind kube.Kind `json:"kind,omitempty"`
+	Name string    `json:"name"` // the target's
 }
 
 type agentUndo struct {
-	Name      string `json:"name"`   // of the Deployment and the Secret
-	Target    string `json:"target"` // whose pods take over
-	Available int32  `json:"available"`
-	Port      int32  `json:"port"` // the agent's own
+	Name      string    `json:"name"` // of the Deployment or Pod and the Secret
+	Kind      kube.Kind `json:"kind,omitempty"`
+	Target    string    `json:"target"`        // whose pods take over
+	Pod       string    `json:"pod,omitempty"` // the one of them that does, of a DaemonSet
+	Available int32     `json:"available"`
+	Port      int32     `json:"port"` // the agent's own
 }
 
 type shiftUndo struct {
-	Name      string `json:"name"`
-	Replicas  int32  `json:"replicas"`
+	kube.Shift
+	Agent     string `json:"agent,omitempty"`
 	Available int32  `json:"available"` // pods that were available before
 }
 
@@ -73,58 +77,44 @@ func (s *Session) undo(ctx context.Context, sw *swap, session string, st ledger.
 		}
 		ctx, cancel := context.WithTimeout(ctx, callTimeout)
 		defer cancel()
-		return "mark removed", sw.cluster.Unmark(ctx, u.Name, session)
+		return "mark removed", sw.cluster.Unmark(ctx, kube.Object{Kind: u.Kind, Name: u.Name}, session)
 	}
 	return "", fmt.Errorf("the ledger names step %q, which this version of teleswap cannot undo; use the version that began the session", st.Name)
 }
 
 // undoShift brings the originals back and waits until they serve.
 func (s *Session) undoShift(ctx context.Context, sw *swap, u shiftUndo) (string, error) {
-	gone, err := scaleBack(ctx, sw.cluster, u.Name, u.Replicas)
+	o := u.Object()
+	call, cancel := context.WithTimeout(ctx, callTimeout)
+	gone, err := sw.cluster.Unshift(call, u.Shift, u.Agent)
+	cancel()
 	if err != nil {
 		return "", err
 	}
 	if gone {
-		return "the deployment is gone", nil
+		return "the " + o.Kind.String() + " is gone", nil
 	}
-	ready, err := s.takeOver(ctx, sw, u.Name, u.Available)
+	ready, err := s.takeOver(ctx, sw, o, u.Available)
 	if err != nil {
 		return "", err
 	}
+	switch o.Kind {
+	case kube.Pod, kube.DaemonSet:
+		return fmt.Sprintf("pod %s has its labels, %d ready", u.Pod, ready), nil
+	case kube.Job, kube.CronJob:
+		if u.Suspended {
+			return "stays suspended, as it was", nil
+		}
+		return "resumed", nil
+	}
 	return fmt.Sprintf("%d replicas, %d ready", u.Replicas, ready), nil
-}
-
-// scaleBack gives the target its replicas, unless somebody has scaled it meanwhile:
-// then theirs is the newer wish.
-func scaleBack(ctx context.Context, c Cluster, name string, replicas int32) (gone bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	targets, err := c.Targets(ctx)
-	if err != nil {
-		return false, err
-	}
-	for _, t := range targets {
-		if t.Name != name {
-			continue
-		}
-		if t.Replicas != 0 {
-			return false, nil
-		}
-		err := c.Scale(ctx, name, replicas)
-		var missing *kube.NotFoundError
-		if errors.As(err, &missing) {
-			return true, nil
-		}
-		return false, err
-	}
-	return true, nil
 }
 
 // undoAgent takes the agent away, its connections first.
 func (s *Session) undoAgent(ctx context.Context, sw *swap, u agentUndo) (string, error) {
 	if sw.ready && !sw.moved {
 		// Ready, but not shifted: the originals serve, and the agent's share is theirs.
-		if _, err := s.takeOver(ctx, sw, u.Target, u.Available); err != nil {
+		if _, err := s.takeOver(ctx, sw, kube.Object{Kind: u.Kind, Name: u.Target, Pod: u.Pod}, u.Available); err != nil {
 			return "", err
 		}
 	}
@@ -142,19 +132,19 @@ func (s *Session) undoAgent(ctx context.Context, sw *swap, u agentUndo) (string,
 // takeOver waits for the original's pods and tells the agent about them. Pods that do
 // not come up in time are not waited for: the target has its replicas, and what keeps
 // them from starting is not ours to mend.
-func (s *Session) takeOver(ctx context.Context, sw *swap, name string, n int32) (ready int, err error) {
+func (s *Session) takeOver(ctx context.Context, sw *swap, o kube.Object, n int32) (ready int, err error) {
 	if n < 1 {
 		return 0, nil
 	}
 	wait, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	pods, err := sw.cluster.WaitAvailable(wait, name, n, s.notify())
+	pods, err := sw.cluster.WaitAvailable(wait, o, n, s.notify())
 	var missing *kube.NotFoundError
 	switch {
 	case errors.As(err, &missing):
 		return 0, nil
 	case err != nil && wait.Err() != nil && ctx.Err() == nil:
-		s.warn("deployment/%s has its replicas again, but after %s its pods are not ready (%v); see kubectl describe deployment %s", name, readyTimeout, err, name)
+		s.warn("%s is given back, but after %s its pods are not ready (%v); see kubectl describe %s", o, readyTimeout, err, o)
 		return 0, nil
 	case err != nil:
 		return 0, err
