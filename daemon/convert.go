@@ -79,8 +79,9 @@ func isBadInput(err error) bool {
 	var swapped *kube.AlreadySwappedError
 	var none *kube.NoReplicasError
 	var unsupported *kube.UnsupportedError
+	var ambiguous *kube.AmbiguousError
 	return errors.As(err, &notFound) || errors.As(err, &noContainer) || errors.As(err, &several) ||
-		errors.As(err, &swapped) || errors.As(err, &none) || errors.As(err, &unsupported)
+		errors.As(err, &swapped) || errors.As(err, &none) || errors.As(err, &unsupported) || errors.As(err, &ambiguous)
 }
 
 func sessionOf(st session.Status) *api.Session {
@@ -96,7 +97,7 @@ func sessionOf(st session.Status) *api.Session {
 }
 
 func targetOf(t kube.TargetSummary) *api.Target {
-	out := &api.Target{Name: t.Name, Replicas: t.Replicas, Ready: t.Ready, Containers: t.Containers}
+	out := &api.Target{Kind: t.Kind.String(), Name: t.Name, Replicas: t.Replicas, Ready: t.Ready, Containers: t.Containers}
 	if t.Mark != nil {
 		out.Mark = &api.Mark{
 			Session: t.Mark.ID, User: t.Mark.User, Host: t.Mark.Host, Since: timestamppb.New(t.Mark.Since),

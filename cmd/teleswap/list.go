@@ -18,6 +18,7 @@ type listOutput struct {
 }
 
 type targetOutput struct {
+	Kind       string      `json:"kind"`
 	Name       string      `json:"name"`
 	Replicas   int32       `json:"replicas"`
 	Ready      int32       `json:"ready"`
@@ -64,7 +65,7 @@ func (a *app) listCommand() *cobra.Command {
 func listOf(reply *api.TargetsReply) listOutput {
 	out := listOutput{Namespace: reply.GetNamespace(), Targets: []targetOutput{}}
 	for _, t := range reply.GetTargets() {
-		to := targetOutput{Name: t.GetName(), Replicas: t.GetReplicas(), Ready: t.GetReady(), Containers: t.GetContainers()}
+		to := targetOutput{Kind: t.GetKind(), Name: t.GetName(), Replicas: t.GetReplicas(), Ready: t.GetReady(), Containers: t.GetContainers()}
 		if m := t.GetMark(); m != nil {
 			to.Swapped = &markOutput{Session: m.GetSession(), User: m.GetUser(), Host: m.GetHost(), Since: m.GetSince().AsTime()}
 		}
@@ -75,16 +76,16 @@ func listOf(reply *api.TargetsReply) listOutput {
 
 func (a *app) printList(out listOutput) error {
 	if len(out.Targets) == 0 {
-		return errors.New("there are no Deployments in namespace " + out.Namespace + "; name another one with --namespace")
+		return errors.New("nothing can be swapped in namespace " + out.Namespace + "; name another one with --namespace")
 	}
 	table := tabwriter.NewWriter(a.out, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(table, "DEPLOYMENT\tREADY\tCONTAINERS\tSWAPPED BY")
+	fmt.Fprintln(table, "TARGET\tREADY\tCONTAINERS\tSWAPPED BY")
 	for _, t := range out.Targets {
 		by := "-"
 		if m := t.Swapped; m != nil {
 			by = fmt.Sprintf("%s@%s since %s (%s)", m.User, m.Host, m.Since.Local().Format("2006-01-02 15:04"), m.Session)
 		}
-		fmt.Fprintf(table, "%s\t%d/%d\t%s\t%s\n", t.Name, t.Ready, t.Replicas, strings.Join(t.Containers, ","), by)
+		fmt.Fprintf(table, "%s/%s\t%d/%d\t%s\t%s\n", t.Kind, t.Name, t.Ready, t.Replicas, strings.Join(t.Containers, ","), by)
 	}
 	return table.Flush()
 }

@@ -135,7 +135,7 @@ func TestSplitRun(t *testing.T) {
 }
 
 func FuzzParseTarget(f *testing.F) {
-	for _, s := range []string{"web", "web:app", "deployment/web:app", "deploy/web", "a/b/c", ":", "/", "web:", "pod/x"} {
+	for _, s := range []string{"web", "web:app", "deployment/web:app", "deploy/web", "a/b/c", ":", "/", "web:", "pod/x", "sts/db:app", "Jobs.batch/x"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -143,7 +143,7 @@ func FuzzParseTarget(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if target.name == "" || strings.ContainsAny(target.name+target.container, "/:") || target.kind != "deployment" {
+		if target.name == "" || strings.ContainsAny(target.name+target.container, "/:") || (target.kind == "") != !strings.Contains(text, "/") {
 			t.Errorf("parseTarget(%q) = %+v", text, target)
 		}
 	})

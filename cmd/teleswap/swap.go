@@ -15,7 +15,7 @@ import (
 
 // swapOptions are the flags of swap.
 type swapOptions struct {
-	deployment string
+	target     targetFlags
 	image      string
 	pullPolicy string
 	env        envFlags
@@ -25,11 +25,15 @@ func (a *app) swapCommand(command []string) *cobra.Command {
 	var o swapOptions
 	var run string
 	cmd := &cobra.Command{
-		Use:   "swap {--deployment NAME[:CONTAINER] | [deployment/]NAME[:CONTAINER]} {--run COMMAND… | -- COMMAND…}",
-		Short: "Run a local process in the place of a Deployment",
-		Long: `Runs a command in the place of a Deployment's pods: once it listens, the cluster's
+		Use:   "swap {--deployment NAME[:CONTAINER] | [KIND/]NAME[:CONTAINER]} {--run COMMAND… | -- COMMAND…}",
+		Short: "Run a local process in the place of a workload",
+		Long: `Runs a command in the place of a workload's pods: once it listens, the cluster's
 traffic goes to it, and what it asks of the cluster comes from the pod. Its environment
 is the pod's, laid over yours. When it ends, or you do, the cluster is as it was.
+
+KIND is deployment, statefulset (sts), daemonset (ds), replicaset (rs), cronjob (cj), job
+or pod (po). A NAME alone is looked for among all of them. Of a DaemonSet the pod on one
+node is swapped; a CronJob or Job is suspended, and the command runs as the Job's pod.
 
 --run takes the rest of the line, flags and all; so does --.
 The exit status is the command's; 128+N if signal N ended it; 2 for wrong usage.`,
@@ -51,19 +55,19 @@ The exit status is the command's; 128+N if signal N ended it; 2 for wrong usage.
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.deployment, "deployment", "", "the Deployment to swap, NAME or NAME:CONTAINER")
+	o.target.add(f)
 	f.StringVar(&run, "run", "", "the command to run; takes the rest of the line, flags and all")
 	f.StringVar(&o.image, "agent-image", defaultImage(os.Getenv), "image of the agent (also TELESWAP_AGENT_IMAGE)")
 	f.StringVar(&o.pullPolicy, "agent-pull-policy", "", "Always, IfNotPresent or Never; empty leaves it to Kubernetes")
 	o.env.add(f)
 	for flag, complete := range map[string]cobra.CompletionFunc{
-		"deployment":        a.completeDeployment,
 		"agent-pull-policy": cobra.FixedCompletions([]string{"Always", "IfNotPresent", "Never"}, cobra.ShellCompDirectiveNoFileComp),
 	} {
 		if err := cmd.RegisterFlagCompletionFunc(flag, complete); err != nil {
 			cobra.CompErrorln(err.Error())
 		}
 	}
+	a.completeTargetFlags(cmd)
 	return cmd
 }
 
@@ -77,7 +81,7 @@ func defaultImage(getenv func(string) string) string {
 // swapRequest checks what can be checked without the cluster. dash is how many
 // arguments came before a --, -1 without one; command is what --run took.
 func (a *app) swapRequest(o swapOptions, args []string, dash int, command []string) (*api.SwapRequest, error) {
-	target, command, err := splitSwap(o.deployment, args, dash, command)
+	target, command, err := splitSwap(o.target, args, dash, command)
 	if err != nil {
 		return nil, err
 	}
@@ -89,6 +93,9 @@ func (a *app) swapRequest(o swapOptions, args []string, dash int, command []stri
 	default:
 		return nil, usage("--agent-pull-policy is Always, IfNotPresent or Never, not %q", o.pullPolicy)
 	}
+	if o.target.order != "" && o.target.order != scaleFirst {
+		return nil, usage("--order is %s, or left away, not %q", scaleFirst, o.target.order)
+	}
 	conn, err := a.kube.connection()
 	if err != nil {
 		return nil, err
@@ -96,59 +103,8 @@ func (a *app) swapRequest(o swapOptions, args []string, dash int, command []stri
 	return &api.SwapRequest{
 		Connection: conn, Kind: target.kind, Name: target.name, Container: target.container,
 		AgentImage: o.image, AgentPullPolicy: o.pullPolicy, Pid: int64(os.Getpid()), Command: command,
+		Node: o.target.node, SkipInit: o.target.skipInit, ScaleFirst: o.target.order == scaleFirst,
 	}, nil
-}
-
-type targetName struct{ kind, name, container string }
-
-// splitSwap finds out target and command from the forms in which they may be given.
-func splitSwap(flag string, args []string, dash int, run []string) (targetName, []string, error) {
-	none := targetName{}
-	if dash >= 0 {
-		if len(run) > 0 {
-			return none, nil, usage("the command is given twice, by --run and after --; give it once")
-		}
-		args, run = args[:dash], args[dash:]
-		if len(run) == 0 {
-			return none, nil, usage("there is no command after --\n%s", swapForm)
-		}
-	}
-	switch {
-	case flag != "" && len(args) > 0 && dash < 0 && len(run) == 0:
-		return none, nil, usage("%q is neither target nor command: write --run in front of the command\n%s", args[0], swapForm)
-	case flag != "" && len(args) > 0:
-		return none, nil, usage("the target is given twice, %q by --deployment and %q; give it once", flag, args[0])
-	case len(args) > 1:
-		return none, nil, usage("%q comes after the target: write --run or -- in front of the command\n%s", args[1], swapForm)
-	case flag == "" && len(args) == 0:
-		return none, nil, usage("which Deployment is to be swapped? name it by --deployment\n%s", swapForm)
-	case len(args) == 1:
-		flag = args[0]
-	}
-	if len(run) == 0 {
-		return none, nil, usage("which command is to run in its place? name it by --run\n%s", swapForm)
-	}
-	t, err := parseTarget(flag)
-	return t, run, err
-}
-
-const swapForm = "for example: teleswap swap --deployment NAME --run COMMAND ARGUMENTS…"
-
-// parseTarget reads [KIND/]NAME[:CONTAINER].
-func parseTarget(text string) (targetName, error) {
-	kind, rest, hasKind := strings.Cut(text, "/")
-	if !hasKind {
-		kind, rest = "deployment", text
-	}
-	name, container, hasContainer := strings.Cut(rest, ":")
-	if name == "" || (hasContainer && container == "") || strings.ContainsAny(container, ":/") || strings.Contains(name, "/") {
-		return targetName{}, usage("target %q: it is written [deployment/]NAME[:CONTAINER]", text)
-	}
-	switch strings.ToLower(kind) {
-	case "deployment", "deployments", "deploy", "deployments.apps", "deployment.apps":
-		return targetName{"deployment", name, container}, nil
-	}
-	return targetName{}, usage("target %q: only Deployments can be swapped, not a %s", text, kind)
 }
 
 // checkCommand finds the command before anything is changed.
@@ -162,50 +118,6 @@ func checkCommand(command []string) error {
 		hint = "if this is a command with its arguments, write it without the quotes"
 	}
 	return usage("the command cannot be run: %v\n%s", err, hint)
-}
-
-// completeSwap completes a target in the first place and the command's words after it.
-func (a *app) completeSwap(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 || cmd.Flags().Changed("deployment") {
-		return nil, cobra.ShellCompDirectiveDefault
-	}
-	return a.completeDeployment(cmd, args, word)
-}
-
-// completeTargets offers Deployments.
-func (a *app) completeTargets(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	return a.completeDeployment(cmd, args, word)
-}
-
-// completeDeployment offers the namespace's Deployments, and after "NAME:" containers.
-func (a *app) completeDeployment(cmd *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
-	ctx, cancel := context.WithTimeout(cmd.Context(), completionPatience)
-	defer cancel()
-	targets, err := a.targets(ctx)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp // a shell is no place for errors
-	}
-	prefix := ""
-	if rest, ok := strings.CutPrefix(word, "deployment/"); ok {
-		prefix, word = "deployment/", rest
-	}
-	name, _, wantsContainer := strings.Cut(word, ":")
-	var words []string
-	for _, t := range targets {
-		if !wantsContainer {
-			words = append(words, prefix+t.GetName())
-			continue
-		}
-		for _, c := range t.GetContainers() {
-			if t.GetName() == name {
-				words = append(words, prefix+name+":"+c)
-			}
-		}
-	}
-	return words, cobra.ShellCompDirectiveNoFileComp
 }
 
 func (a *app) targets(ctx context.Context) ([]*api.Target, error) {

@@ -202,8 +202,14 @@ type SwapRequest struct {
 	AgentImage      string `protobuf:"bytes,5,opt,name=agent_image,json=agentImage,proto3" json:"agent_image,omitempty"`
 	AgentPullPolicy string `protobuf:"bytes,6,opt,name=agent_pull_policy,json=agentPullPolicy,proto3" json:"agent_pull_policy,omitempty"`
 	// Pid of the command, and what it will run (shown by status).
-	Pid           int64    `protobuf:"varint,7,opt,name=pid,proto3" json:"pid,omitempty"`
-	Command       []string `protobuf:"bytes,8,rep,name=command,proto3" json:"command,omitempty"`
+	Pid     int64    `protobuf:"varint,7,opt,name=pid,proto3" json:"pid,omitempty"`
+	Command []string `protobuf:"bytes,8,rep,name=command,proto3" json:"command,omitempty"`
+	// The node whose pod of a DaemonSet is swapped; empty leaves the choice to the daemon.
+	Node string `protobuf:"bytes,20,opt,name=node,proto3" json:"node,omitempty"`
+	// The agent's pod does without the target's init containers.
+	SkipInit bool `protobuf:"varint,21,opt,name=skip_init,json=skipInit,proto3" json:"skip_init,omitempty"`
+	// The originals go before the agent comes.
+	ScaleFirst    bool `protobuf:"varint,22,opt,name=scale_first,json=scaleFirst,proto3" json:"scale_first,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -292,6 +298,27 @@ func (x *SwapRequest) GetCommand() []string {
 		return x.Command
 	}
 	return nil
+}
+
+func (x *SwapRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *SwapRequest) GetSkipInit() bool {
+	if x != nil {
+		return x.SkipInit
+	}
+	return false
+}
+
+func (x *SwapRequest) GetScaleFirst() bool {
+	if x != nil {
+		return x.ScaleFirst
+	}
+	return false
 }
 
 // ChildStarted tells that the user's command runs.
@@ -1522,12 +1549,14 @@ func (x *TargetsReply) GetTargets() []*Target {
 }
 
 type Target struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Replicas      int32                  `protobuf:"varint,2,opt,name=replicas,proto3" json:"replicas,omitempty"`
-	Ready         int32                  `protobuf:"varint,3,opt,name=ready,proto3" json:"ready,omitempty"`
-	Containers    []string               `protobuf:"bytes,4,rep,name=containers,proto3" json:"containers,omitempty"`
-	Mark          *Mark                  `protobuf:"bytes,5,opt,name=mark,proto3" json:"mark,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Name       string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Replicas   int32                  `protobuf:"varint,2,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	Ready      int32                  `protobuf:"varint,3,opt,name=ready,proto3" json:"ready,omitempty"`
+	Containers []string               `protobuf:"bytes,4,rep,name=containers,proto3" json:"containers,omitempty"`
+	Mark       *Mark                  `protobuf:"bytes,5,opt,name=mark,proto3" json:"mark,omitempty"`
+	// "deployment", "statefulset", …
+	Kind          string `protobuf:"bytes,6,opt,name=kind,proto3" json:"kind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1595,6 +1624,13 @@ func (x *Target) GetMark() *Mark {
 		return x.Mark
 	}
 	return nil
+}
+
+func (x *Target) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
 }
 
 type Mark struct {
@@ -1947,7 +1983,7 @@ const file_daemon_proto_rawDesc = "" +
 	"\rchild_started\x18\x02 \x01(\v2 .teleswap.daemon.v1.ChildStartedH\x00R\fchildStarted\x12D\n" +
 	"\fchild_exited\x18\x03 \x01(\v2\x1f.teleswap.daemon.v1.ChildExitedH\x00R\vchildExited\x12+\n" +
 	"\x03end\x18\x04 \x01(\v2\x17.teleswap.daemon.v1.EndH\x00R\x03endB\t\n" +
-	"\amessage\"\xec\x01\n" +
+	"\amessage\"\xbe\x02\n" +
 	"\vSwapRequest\x12\x1e\n" +
 	"\n" +
 	"connection\x18\x01 \x01(\fR\n" +
@@ -1959,7 +1995,11 @@ const file_daemon_proto_rawDesc = "" +
 	"agentImage\x12*\n" +
 	"\x11agent_pull_policy\x18\x06 \x01(\tR\x0fagentPullPolicy\x12\x10\n" +
 	"\x03pid\x18\a \x01(\x03R\x03pid\x12\x18\n" +
-	"\acommand\x18\b \x03(\tR\acommand\" \n" +
+	"\acommand\x18\b \x03(\tR\acommand\x12\x12\n" +
+	"\x04node\x18\x14 \x01(\tR\x04node\x12\x1b\n" +
+	"\tskip_init\x18\x15 \x01(\bR\bskipInit\x12\x1f\n" +
+	"\vscale_first\x18\x16 \x01(\bR\n" +
+	"scaleFirst\" \n" +
 	"\fChildStarted\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\x03R\x03pid\"O\n" +
 	"\vChildExited\x12\x12\n" +
@@ -2053,7 +2093,7 @@ const file_daemon_proto_rawDesc = "" +
 	"connection\"b\n" +
 	"\fTargetsReply\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x124\n" +
-	"\atargets\x18\x02 \x03(\v2\x1a.teleswap.daemon.v1.TargetR\atargets\"\x9c\x01\n" +
+	"\atargets\x18\x02 \x03(\v2\x1a.teleswap.daemon.v1.TargetR\atargets\"\xb0\x01\n" +
 	"\x06Target\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\breplicas\x18\x02 \x01(\x05R\breplicas\x12\x14\n" +
@@ -2061,7 +2101,8 @@ const file_daemon_proto_rawDesc = "" +
 	"\n" +
 	"containers\x18\x04 \x03(\tR\n" +
 	"containers\x12,\n" +
-	"\x04mark\x18\x05 \x01(\v2\x18.teleswap.daemon.v1.MarkR\x04mark\"z\n" +
+	"\x04mark\x18\x05 \x01(\v2\x18.teleswap.daemon.v1.MarkR\x04mark\x12\x12\n" +
+	"\x04kind\x18\x06 \x01(\tR\x04kind\"z\n" +
 	"\x04Mark\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12\x12\n" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12\x12\n" +
