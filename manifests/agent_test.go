@@ -87,7 +87,12 @@ func TestAgentGolden(t *testing.T) {
 
 func checkGolden(t *testing.T, name string, agent *appsv1.Deployment) {
 	t.Helper()
-	got, err := yaml.Marshal(agent)
+	checkText(t, name, agent)
+}
+
+func checkText(t *testing.T, name string, object any) {
+	t.Helper()
+	got, err := yaml.Marshal(object)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,8 +226,8 @@ func TestAgentName(t *testing.T) {
 }
 
 func TestAgentFlags(t *testing.T) {
-	got := agentFlags(AgentInput{TunnelPort: 15101, Listen: []int32{9090, 80, 9090}})
-	want := []string{"--tunnel-port", "15101", "--listen", "80", "--listen", "9090", "--keys", KeysDir}
+	got := agentFlags(AgentInput{TunnelPort: 15101, Listen: []int32{9090, 80, 9090}, ListenUDP: []int32{53}})
+	want := []string{"--tunnel-port", "15101", "--listen", "80", "--listen", "9090", "--listen-udp", "53", "--keys", KeysDir}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}

@@ -32,6 +32,7 @@ func watched() []schema.GroupVersionResource {
 		{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "rolebindings"},
 		{Group: "networking.k8s.io", Version: "v1", Resource: "networkpolicies"},
 		{Group: "batch", Version: "v1", Resource: "jobs"},
+		{Group: "batch", Version: "v1", Resource: "cronjobs"},
 		{Group: "coordination.k8s.io", Version: "v1", Resource: "leases"},
 	}
 }

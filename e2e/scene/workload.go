@@ -274,3 +274,11 @@ func (w *World) Enforce(level string) {
 	_, err := w.Lab.Kube.CoreV1().Namespaces().Patch(w.T.Context(), w.Namespace, types.MergePatchType, patch, metav1.PatchOptions{})
 	w.must(err, "set the Pod Security Standard of %s", w.Namespace)
 }
+
+// Scale sets a Deployment's replicas.
+func (w *World) Scale(name string, replicas int) {
+	w.T.Helper()
+	patch := fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, replicas)
+	_, err := w.Lab.Kube.AppsV1().Deployments(w.Namespace).Patch(w.T.Context(), name, types.MergePatchType, patch, metav1.PatchOptions{}, "scale")
+	w.must(err, "scale deployment %s", name)
+}
