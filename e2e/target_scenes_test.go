@@ -41,20 +41,20 @@ spec:
   ports: [{port: 80, targetPort: http}]
 `
 
-func indented(text, by string) string {
+func deeper(text, by string) string {
 	return by + strings.ReplaceAll(strings.TrimSuffix(text, "\n"), "\n", "\n"+by) + "\n"
 }
 
 // kindScene is a workload named web and its Service. more goes into the workload's spec.
 func kindScene(apiVersion, kind, more string) string {
 	return "apiVersion: " + apiVersion + "\nkind: " + kind + "\nmetadata: {name: web, labels: {app: web}}\nspec:\n" +
-		more + kindTemplate + indented(kindPod, "      ") + kindService
+		more + kindTemplate + deeper(kindPod, "      ") + kindService
 }
 
 // podScene is a pod that nobody made but the user, with a file of its own that must not be lost.
 func podScene() string {
 	return "apiVersion: v1\nkind: Pod\nmetadata: {name: web, labels: {app: web, team: blue}}\nspec:\n" +
-		indented(kindPod, "  ") + kindService
+		deeper(kindPod, "  ") + kindService
 }
 
 // setScene is a StatefulSet behind its headless Service, and a Service that spreads.
@@ -83,12 +83,12 @@ containers:
 `
 
 func jobScene() string {
-	return "apiVersion: batch/v1\nkind: Job\nmetadata: {name: work}\nspec:\n  backoffLimit: 0\n  template:\n    spec:\n" + indented(runPod, "      ")
+	return "apiVersion: batch/v1\nkind: Job\nmetadata: {name: work}\nspec:\n  backoffLimit: 0\n  template:\n    spec:\n" + deeper(runPod, "      ")
 }
 
 func cronScene() string {
 	return "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: work}\nspec:\n  schedule: \"0 0 1 1 *\"\n" +
-		"  jobTemplate:\n    spec:\n      backoffLimit: 0\n      template:\n        spec:\n" + indented(runPod, "          ")
+		"  jobTemplate:\n    spec:\n      backoffLimit: 0\n      template:\n        spec:\n" + deeper(runPod, "          ")
 }
 
 // makeVolume makes a volume that the claim gets, and no other.

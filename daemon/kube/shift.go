@@ -260,4 +260,3 @@ func (c *Cluster) Serving(ctx context.Context, s Shift) (int32, error) {
 
 // isMissing reports an object that does not exist.
 func isMissing(err error) bool { return apierrors.IsNotFound(err) }
-

@@ -181,7 +181,9 @@ func (c *Cluster) fetch(ctx context.Context, o Object) (*workload, error) {
 	return nil, unknownKind(o.Kind)
 }
 
-func unknownKind(k Kind) error { return fmt.Errorf("this version of teleswap knows no kind %q", string(k)) }
+func unknownKind(k Kind) error {
+	return fmt.Errorf("this version of teleswap knows no kind %q", string(k))
+}
 
 // made turns an answer of the API into a workload.
 func made[T any](of func(*T) *workload) func(*T, error) (*workload, error) {
