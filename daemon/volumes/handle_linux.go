@@ -17,6 +17,8 @@ import (
 type handle struct {
 	node  *node
 	flags int // for opening again
+	// appends says that the pod puts what is written at the file's end, so in the order in which it arrives.
+	appends bool
 
 	mu   sync.Mutex
 	file *sftp.File
@@ -31,16 +33,18 @@ var (
 	_ fusefs.FileFlusher  = (*handle)(nil)
 )
 
-// openFlags are what SFTP knows of open(2)'s. The kernel sends offsets, so O_APPEND is not passed on.
+// openFlags are what SFTP knows of open(2)'s.
 func openFlags(flags uint32) int {
-	return int(flags) & (syscall.O_ACCMODE | syscall.O_CREAT | syscall.O_EXCL | syscall.O_TRUNC)
+	return int(flags) & (syscall.O_ACCMODE | syscall.O_CREAT | syscall.O_EXCL | syscall.O_TRUNC | syscall.O_APPEND)
 }
 
-const onceFlags = syscall.O_CREAT | syscall.O_EXCL | syscall.O_TRUNC
+// onceFlags are not for opening again. O_APPEND is one of them, so that what is written again after a break is not written
+// twice: the kernel sends offsets.
+const onceFlags = syscall.O_CREAT | syscall.O_EXCL | syscall.O_TRUNC | syscall.O_APPEND
 
 // newHandle registers an open file with its node.
 func (n *node) newHandle(flags int, file *sftp.File, of *connection) *handle {
-	h := &handle{node: n, flags: flags &^ onceFlags, file: file, of: of}
+	h := &handle{node: n, flags: flags &^ onceFlags, appends: flags&syscall.O_APPEND != 0, file: file, of: of}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.open == nil {
@@ -182,6 +186,9 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, sys
 		if err != nil {
 			return 0, err
 		}
+		if h.appends {
+			return writeInOrder(file, from, off)
+		}
 		return file.WriteAt(from, off)
 	})
 	if errno != 0 {
@@ -189,6 +196,20 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, sys
 	}
 	buffers.Put(buf)
 	return uint32(n), 0
+}
+
+// writeInOrder sends a packet when the last one is written.
+func writeInOrder(file *sftp.File, p []byte, off int64) (int, error) {
+	const one = 32 << 10 // every server takes so much at once
+	written := 0
+	for written < len(p) {
+		n, err := file.WriteAt(p[written:min(written+one, len(p))], off+int64(written))
+		written += n
+		if err != nil {
+			return written, err
+		}
+	}
+	return written, nil
 }
 
 // Flush implements fs.FileFlusher: nothing waits to be written.

@@ -2,6 +2,7 @@ package volumes
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io/fs"
 	"os"
@@ -81,11 +82,41 @@ func (v *live) attributes(st os.FileInfo, out *fuse.Attr) {
 	out.Blksize = blockSize
 	out.Nlink = 1
 	out.Owner = fuse.Owner{Uid: v.uid, Gid: v.gid}
-	access, modified := st.ModTime(), st.ModTime()
+	access, modified, changed := st.ModTime(), st.ModTime(), st.ModTime()
 	if sys, ok := st.Sys().(*sftp.FileStat); ok {
 		access = time.Unix(int64(sys.Atime), 0)
+		if more, ok := moreOf(sys); ok {
+			out.Nlink, out.Blocks, out.Rdev = more.links, more.blocks, more.device
+			access, modified, changed = more.access, more.modified, more.changed
+		}
 	}
-	out.SetTimes(&access, &modified, &modified)
+	out.SetTimes(&access, &modified, &changed)
+}
+
+// statExtension is the attribute in which the agent sends what SFTP has no field for; see agent/sftpd, whose format this is.
+const statExtension = "stat@teleswap.dev"
+
+// more is what other servers do not tell.
+type more struct {
+	links, device             uint32
+	blocks                    uint64
+	access, modified, changed time.Time
+}
+
+func moreOf(st *sftp.FileStat) (more, bool) {
+	for _, e := range st.Extended {
+		d := []byte(e.ExtData)
+		if e.ExtType != statExtension || len(d) < 52 {
+			continue
+		}
+		be := binary.BigEndian
+		at := func(i int) time.Time { return time.Unix(0, int64(be.Uint64(d[i:]))) }
+		return more{
+			links: be.Uint32(d[8:]), blocks: be.Uint64(d[12:]), device: uint32(be.Uint64(d[20:])),
+			access: at(28), modified: at(36), changed: at(44),
+		}, true
+	}
+	return more{}, false
 }
 
 // modeBits is st_mode.

@@ -20,6 +20,8 @@ const (
 	// answered within it, so that a handled signal costs no program an EINTR that it would not see on a local disk; a process
 	// that is killed is held no longer.
 	interruptGrace = time.Second
+	// longPacket is how much a READ or WRITE moves, in bytes.
+	longPacket = 128 << 10
 	// handshakeTime bounds the opening of SFTP.
 	handshakeTime = 10 * time.Second
 )
@@ -103,6 +105,13 @@ func (r *remote) connect() (*connection, error) {
 	client, err := sftp.NewClientPipe(conn, conn, sftp.UseConcurrentWrites(true), sftp.MaxConcurrentRequestsPerFile(128))
 	if !stop() || err != nil {
 		return nil, errors.Join(fmt.Errorf("open SFTP: %w", err), ctx.Err(), conn.Close())
+	}
+	if _, able := client.HasExtension("limits@openssh.com"); able {
+		// Servers that tell take 255 KiB at least, as OpenSSH's; others may cut a longer answer, which would look like the
+		// file's end.
+		if err := sftp.MaxPacketUnchecked(longPacket)(client); err != nil {
+			return nil, errors.Join(err, conn.Close())
+		}
 	}
 	c := &connection{client, conn}
 	r.loops.Go(func() { r.attend(c) })
