@@ -81,28 +81,29 @@ func (f *inFrame) bytes() []byte {
 func (f *inFrame) free() { _ = f.body.Close() }
 
 const (
-	// maxPayload is the most DATA we put into one frame. With its own header and gRPC's
+	// maxPayload is the most DATA that Conn.Write puts into one frame. With its own header and gRPC's
 	// (5 bytes) it fills HTTP/2 frames of 16 KiB exactly, so none goes out nearly empty.
 	maxPayload = 2*16<<10 - frameHeader - 5
 	largeFrame = frameHeader + maxPayload
 	// smallFrame holds a request, an answer, a keystroke. It is above gRPC's threshold for
 	// counting references (1 KiB): below that, a buffer's return is not told.
 	smallFrame = 2 << 10
-	// datagramFrame holds the largest datagram.
-	datagramFrame = frameHeader + maxDatagram
+	// busyFrame is a connection's in full flow, eight HTTP/2 frames: a quarter of the calls on the
+	// way. It holds the largest datagram too.
+	busyFrame = 8*16<<10 - 5
 )
 
 // frameBuffers recycles the sizes of outgoing frames. One per Client and Server.
-type frameBuffers struct{ small, large, datagram sync.Pool }
+type frameBuffers struct{ small, large, busy sync.Pool }
 
 func (p *frameBuffers) get(n int) *[]byte {
 	pool, size := &p.small, smallFrame
 	switch {
-	case n > datagramFrame: // not of ours
+	case n > busyFrame: // not of ours
 		fresh := make([]byte, n)
 		return &fresh
 	case n > largeFrame:
-		pool, size = &p.datagram, datagramFrame
+		pool, size = &p.busy, busyFrame
 	case n > smallFrame:
 		pool, size = &p.large, largeFrame
 	}
@@ -121,8 +122,8 @@ func (p *frameBuffers) put(b *[]byte) {
 		p.small.Put(b)
 	case largeFrame:
 		p.large.Put(b)
-	case datagramFrame:
-		p.datagram.Put(b)
+	case busyFrame:
+		p.busy.Put(b)
 	}
 }
 

@@ -117,6 +117,25 @@ func TestFlowDialErrors(t *testing.T) {
 	}
 }
 
+// A connection in full flow gets large buffers, one that falls silent gives them back.
+func TestNextSize(t *testing.T) {
+	tests := []struct{ size, n, want int }{
+		{smallFrame, 100, smallFrame},
+		{smallFrame, smallFrame, largeFrame},
+		{largeFrame, smallFrame + 1, largeFrame},
+		{largeFrame, largeFrame, busyFrame},
+		{busyFrame, busyFrame, busyFrame},
+		{busyFrame, largeFrame + 1, busyFrame},
+		{busyFrame, largeFrame, largeFrame},
+		{busyFrame, smallFrame, smallFrame},
+	}
+	for _, tt := range tests {
+		if got := nextSize(tt.size, tt.n); got != tt.want {
+			t.Errorf("%d after %d of %d, want %d", got, tt.n, tt.size, tt.want)
+		}
+	}
+}
+
 // fakeFlow is what the agent delivers for a client of a UDP port.
 type fakeFlow struct {
 	net.Conn // nil

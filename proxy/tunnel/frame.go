@@ -42,7 +42,7 @@ func (k kind) String() string {
 const (
 	// frameHeader is kind (1 byte) and offset (8 bytes, big endian).
 	frameHeader = 9
-	// maxBody bounds what a receiver takes in one frame; we send less (maxPayload).
+	// maxBody bounds what a receiver takes in one frame; we send less (busyFrame).
 	maxBody = 1 << 20
 	// maxText bounds the explanation that goes with a failure.
 	maxText = 1024

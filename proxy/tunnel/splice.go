@@ -56,15 +56,10 @@ func (s *Server) sendFrom(conn net.Conn, frames *frameStream) error {
 		b := s.buffers.get(size)
 		n, err := conn.Read((*b)[frameHeader:])
 		if n > 0 {
-			full := frameHeader+n == size
+			size = nextSize(size, frameHeader+n)
 			*b = (*b)[:frameHeader+n]
 			if err := frames.send(kindData, b); err != nil {
 				return err
-			}
-			// An idle connection holds a small buffer, a busy one a large.
-			size = smallFrame
-			if full || n > smallFrame {
-				size = largeFrame
 			}
 		} else {
 			s.buffers.put(b)
@@ -79,6 +74,18 @@ func (s *Server) sendFrom(conn net.Conn, frames *frameStream) error {
 			return &connError{err}
 		}
 	}
+}
+
+// nextSize is that of the buffer for the next read, after one that filled n bytes of size: an idle
+// connection holds a small buffer, a busy one a large.
+func nextSize(size, n int) int {
+	switch {
+	case n == size && size > smallFrame, n > largeFrame:
+		return busyFrame
+	case n == size, n > smallFrame:
+		return largeFrame
+	}
+	return smallFrame
 }
 
 // receiver writes to conn what the stream brings.
