@@ -123,13 +123,19 @@ func TestInboundDatagramsShowTheClient(t *testing.T) {
 		{"what waits on loopback only", "192.0.2.1:4000", "10.42.0.7:9090", "a", "192.0.2.1:4000 a"},
 		{"IPv4 to what waits for both", "192.0.2.1:4000", "10.42.0.7:6060", "a", "192.0.2.1:4000 a"},
 		{"IPv6", "[fd99::1]:4000", "[fd00::7]:6060", "a", "[fd99::1]:4000 a"},
-		{"a sidecar", "127.0.0.1:4000", "10.42.0.7:8080", "a", "192.0.0.8:4000 a"},
+		{"the pod itself", "10.42.0.7:4000", "10.42.0.7:8080", "a", "192.0.0.8:4000 a"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got, err := l.asked(c.src, c.dst, c.text); err != nil || got != c.want {
 				t.Errorf("answered %.40q, %v; want %.40q", got, err, c.want)
 			}
 		})
+	}
+	for _, dst := range []string{"127.0.0.1:8080", "127.0.0.1:9090", "[::1]:8080", "[::1]:6060"} { // sidecars'
+		got, err := l.asked(strings.Replace(dst, "80", "40", 1), dst, "hello")
+		if from, text, _ := strings.Cut(got, " "); err != nil || text != "hello" || !netip.MustParseAddrPort(from).Addr().IsLoopback() {
+			t.Errorf("at %s: answered %q, %v", dst, got, err)
+		}
 	}
 	for range 10 { // the kernel of the sandbox does not limit how often it says so
 		if _, err := l.asked("192.0.2.1:4000", "10.42.0.7:7", "x"); !errors.Is(err, syscall.ECONNREFUSED) {

@@ -147,8 +147,11 @@ func TestSilentPings(t *testing.T) {
 	if from := header.IPv4(buf).SourceAddress().String(); from != "10.96.0.4" {
 		t.Errorf("%s replied", from)
 	}
-	if <-asked; len(asked) != 2 {
-		t.Errorf("%d pings, want 3", 1+len(asked))
+	for range 3 {
+		<-asked
+	}
+	if len(asked) > 0 {
+		t.Errorf("also pinged %v", <-asked)
 	}
 }
 

@@ -26,7 +26,8 @@ const loopbackTime = time.Second
 
 // DialTCP opens a connection to a process behind the device whose client address is src. dst is the address and
 // port the client dialled; when nothing listens there, the same port of 127.0.0.1 is tried, then ::1 by
-// Config.DialLoopback, which cannot show the client. The error is a *net.OpError that wraps the errno: ECONNREFUSED,
+// Config.DialLoopback, which cannot show the client. Where dst itself is a loopback address, so that the client is one of
+// the pod, all is left to Config.DialLoopback: the process sees a client at the same address. The error is a *net.OpError that wraps the errno: ECONNREFUSED,
 // ETIMEDOUT, and EADDRINUSE where a connection between just these two addresses exists.
 //
 // A src that the process's kernel would take for its own (the pod's address, loopback) or that is none of dst's family
@@ -35,6 +36,9 @@ func (s *Stack) DialTCP(ctx context.Context, src, dst netip.AddrPort) (net.Conn,
 	src, dst = unmap(src), unmap(dst)
 	if !dst.IsValid() {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.EINVAL}
+	}
+	if dst.Addr().IsLoopback() && s.cfg.DialLoopback != nil {
+		return s.dialLoopback(ctx, dst)
 	}
 	shown := s.foreign(src, dst.Addr())
 	mayReplace := shown == src // else two clients may be shown as one
@@ -48,12 +52,27 @@ func (s *Stack) DialTCP(ctx context.Context, src, dst netip.AddrPort) (net.Conn,
 			return c, nil
 		}
 	}
-	for _, to := range s.insideOnly(dst) {
-		if c, err := s.cfg.DialLoopback(ctx, "tcp", to); err == nil {
+	if s.cfg.DialLoopback != nil {
+		if c, err := s.dialLoopback(ctx, dst); err == nil {
 			return c, nil
 		}
 	}
 	return nil, err
+}
+
+// dialLoopback dials the loopback addresses to which only Config.DialLoopback leads.
+func (s *Stack) dialLoopback(ctx context.Context, dst netip.AddrPort) (net.Conn, error) {
+	var first error
+	for _, to := range s.insideOnly(dst) {
+		c, err := s.cfg.DialLoopback(ctx, "tcp", to)
+		if err == nil {
+			return c, nil
+		}
+		if first == nil {
+			first = &net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(to), Err: err}
+		}
+	}
+	return nil, first
 }
 
 // dialLoopback4 dials what listens on 127.0.0.1 only. A kernel that was not told to take packets for loopback from a
@@ -64,16 +83,21 @@ func (s *Stack) dialLoopback4(ctx context.Context, src netip.AddrPort, port uint
 	return s.dialFree(ctx, src, netip.AddrPortFrom(loopback4, port), mayReplace)
 }
 
-// insideOnly are the loopback addresses with dst's port to which only DialLoopback leads.
+// insideOnly are the loopback addresses with dst's port to which only DialLoopback leads, in the order in which they are
+// tried. A client that dialled ::1 was accepted whether or not the process listens there: 127.0.0.1 may be what it tries
+// next.
 func (s *Stack) insideOnly(dst netip.AddrPort) []netip.AddrPort {
-	if s.cfg.DialLoopback == nil {
+	six, four := netip.AddrPortFrom(netip.IPv6Loopback(), dst.Port()), netip.AddrPortFrom(loopback4, dst.Port())
+	switch a := dst.Addr(); {
+	case s.cfg.DialLoopback == nil:
 		return nil
-	}
-	six := netip.AddrPortFrom(netip.IPv6Loopback(), dst.Port())
-	if dst.Addr().Is4() {
+	case a.Is6():
+		return []netip.AddrPort{six, four}
+	case a.IsLoopback():
+		return []netip.AddrPort{dst, six}
+	default:
 		return []netip.AddrPort{six}
 	}
-	return []netip.AddrPort{six, netip.AddrPortFrom(loopback4, dst.Port())}
 }
 
 // dialFree dials, and waits a moment where the connection before between the same two addresses is just being closed.

@@ -45,8 +45,12 @@ func (s *Stack) DialUDP(ctx context.Context, src, dst netip.AddrPort) (net.Conn,
 			return s.cfg.DialLoopback(context.WithoutCancel(ctx), "udp", to)
 		})
 	}
+	first := dial(dst)
+	if dst.Addr().IsLoopback() && len(c.next) > 0 {
+		first, c.next = c.next[0], c.next[1:]
+	}
 	var err error
-	if c.cur, err = dial(dst)(); err != nil {
+	if c.cur, err = first(); err != nil {
 		return nil, err
 	}
 	forget, ok := s.keep(c)

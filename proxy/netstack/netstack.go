@@ -62,8 +62,9 @@ type Config struct {
 	// becomes the ICMP error that means it, as for DialTCP; nothing is answered on ETIMEDOUT and when ctx ends, after
 	// 10 s. Nil: every echo is answered with "administratively prohibited".
 	Ping func(ctx context.Context, dst netip.Addr, payload []byte) error
-	// DialLoopback connects to a process that listens on dst, a loopback address which no packet from the device
-	// reaches; network is tcp or udp. Nil: such processes are not reached.
+	// DialLoopback connects to a process that listens on dst, a loopback address, from behind the device: Linux takes no
+	// packet for ::1 from one. network is tcp or udp. Nil: packets alone have to do, and what listens on ::1 only
+	// is not reached.
 	DialLoopback func(ctx context.Context, network string, dst netip.AddrPort) (net.Conn, error)
 	// DNS answers one DNS message that was sent to port 53 of one of Nameservers, by UDP or TCP. Nil: such
 	// traffic is treated as any other.
