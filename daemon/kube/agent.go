@@ -37,7 +37,7 @@ func AgentName(target, session string) string { return manifests.AgentName(targe
 func (a Agent) input(t *Target) manifests.AgentInput {
 	in := manifests.AgentInput{
 		Target: t.work.input(), Container: t.Container, Session: a.Session, Name: a.Name, Image: a.Image,
-		PullPolicy: corev1.PullPolicy(a.PullPolicy), TunnelPort: t.TunnelPort, Listen: t.Listen,
+		PullPolicy: corev1.PullPolicy(a.PullPolicy), TunnelPort: t.TunnelPort, Listen: t.Listen, ListenUDP: t.ListenUDP,
 		KeysSecret: a.Name, SkipInit: t.skipInit, PodName: t.work.podName, Node: t.node, NoHostPorts: t.Kind.parks(),
 	}
 	if t.Kind == DaemonSet {

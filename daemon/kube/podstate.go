@@ -46,7 +46,7 @@ func judgeNoPod(d *appsv1.Deployment) verdict {
 func refusalHint(message string) string {
 	switch {
 	case strings.Contains(message, "exceeded quota"):
-		return "the agent's pod runs beside the target's for a moment, with the same resources: ask for more quota, or scale the target down by one first"
+		return "the agent's pod runs beside the target's for a moment, with the same resources: ask for more quota, or let the original go first by --order scale-first"
 	case strings.Contains(message, "violates PodSecurity"):
 		return "the agent's pod has the security context of the target's; set on the target what the namespace asks for"
 	}
@@ -57,7 +57,7 @@ func refusalHint(message string) string {
 func judgePod(pod *corev1.Pod, owner, agent string, events map[types.UID]*corev1.Event) verdict {
 	stuck := func(container, reason, message string) verdict {
 		return verdict{err: &PodStuckError{
-			Namespace: pod.Namespace, Pod: pod.Name, Owner: owner, Container: container, Reason: reason, Message: message, Hint: stuckHint(reason, container == agent),
+			Namespace: pod.Namespace, Pod: pod.Name, Owner: owner, Container: container, Reason: reason, Message: message, Hint: stuckHint(reason, message, container == agent),
 		}}
 	}
 	note := ""
@@ -81,7 +81,7 @@ func judgePod(pod *corev1.Pod, owner, agent string, events map[types.UID]*corev1
 	}
 	for _, condition := range pod.Status.Conditions {
 		if condition.Type == corev1.PodScheduled && condition.Status == corev1.ConditionFalse {
-			return verdict{note: fmt.Sprintf("pod %s waits for a node: %s", pod.Name, condition.Message)}
+			return verdict{note: fmt.Sprintf("pod %s waits for a node: %s%s", pod.Name, condition.Message, nodeHint(condition.Message))}
 		}
 	}
 	if event := lastEvent(events, pod.Name); event != nil && !isReady(pod, agent) && event.Reason != "Unhealthy" {
@@ -90,7 +90,21 @@ func judgePod(pod *corev1.Pod, owner, agent string, events map[types.UID]*corev1
 	return verdict{}
 }
 
-func stuckHint(reason string, agent bool) string {
+// nodeHint is for a pod that finds no node beside the original's.
+func nodeHint(message string) string {
+	for _, beside := range []string{"free ports", "anti-affinity", "Insufficient", "ReadWriteOncePod", "in-use"} {
+		if strings.Contains(message, beside) {
+			return " (--order scale-first lets the original go first)"
+		}
+	}
+	return ""
+}
+
+func stuckHint(reason, message string, agent bool) string {
+	// execve(2), "Limits on size of arguments and environment".
+	if strings.Contains(message, "argument list too long") {
+		return "a variable of the container is longer than the 128 KiB that the kernel allows for one: mount that key of the ConfigMap or Secret as a file instead"
+	}
 	if !agent {
 		return "the container is the target's own: see whether the original's pods have the same trouble"
 	}

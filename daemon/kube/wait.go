@@ -43,7 +43,7 @@ func (c *Cluster) waitAgent(ctx context.Context, name string, notify Notify, eno
 		pod := newest(pods.items)
 		switch {
 		case pod == nil && !found:
-			return verdict{err: c.gone(Object{Name: name}, nil)}
+			return verdict{err: &NotFoundError{What: "agent", Name: name, Namespace: c.namespace, Hint: "it has been deleted meanwhile"}}
 		case pod == nil:
 			return judgeNoPod(d)
 		}

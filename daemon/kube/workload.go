@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"sync"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -121,7 +122,7 @@ func ofCronJob(j *batchv1.CronJob) *workload {
 
 func ofJob(j *batchv1.Job) *workload {
 	w := &workload{
-		kind: Job, meta: j.ObjectMeta, template: j.Spec.Template, selector: j.Spec.Selector, replicas: wanted(j.Spec.Parallelism),
+		kind: Job, meta: j.ObjectMeta, template: withoutSelected(j.Spec.Template, j.Spec.Selector), selector: j.Spec.Selector, replicas: wanted(j.Spec.Parallelism),
 		ready: j.Status.Active, suspended: j.Spec.Suspend != nil && *j.Spec.Suspend,
 	}
 	if j.Status.Ready != nil {
@@ -133,6 +134,23 @@ func ofJob(j *batchv1.Job) *workload {
 		}
 	}
 	return w
+}
+
+// withoutSelected is a Job's template without the labels by which its controller finds
+// the pods: one that nobody controls it would take for its own, count, and, of a Job
+// that is suspended, delete (pkg/controller/job).
+func withoutSelected(template corev1.PodTemplateSpec, selector *metav1.LabelSelector) corev1.PodTemplateSpec {
+	if selector == nil {
+		return template
+	}
+	template.Labels = maps.Clone(template.Labels)
+	for key := range selector.MatchLabels {
+		delete(template.Labels, key)
+	}
+	for _, e := range selector.MatchExpressions {
+		delete(template.Labels, e.Key)
+	}
+	return template
 }
 
 func ofPod(p *corev1.Pod) *workload {
