@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/teleswap/teleswap/daemon/kube"
+	"github.com/teleswap/teleswap/daemon/ledger"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -439,4 +440,82 @@ func errorText(err error) string {
 		return ""
 	}
 	return err.Error()
+}
+
+// TestScaleFirstOrder has the originals go before the agent comes, and come after it has gone.
+func TestScaleFirstOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t)
+		p := l.process(0)
+		s, events, err := p.Swap(t.Context(), Request{Ref: kube.Ref{Name: "web", ScaleFirst: true}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &collector{session: s, active: make(chan struct{}), over: make(chan struct{})}
+		go c.collect(events)
+		<-c.active
+		s.Leave("teleswap leave", false)
+		<-c.over
+		l.world.untouched(t)
+		history := strings.Join(l.world.log, ", ")
+		for _, want := range []string{"Mark, Shift, CreateSecret, CreateAgent", "DeleteAgent, DeleteSecret, Unshift, WaitAvailable", "Unmark"} {
+			if !strings.Contains(history, want) {
+				t.Errorf("history %s\nwant in it %s", history, want)
+			}
+		}
+	})
+}
+
+// TestOldRecord is restored as it was written by versions that knew Deployments alone.
+func TestOldRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t)
+		l.world.replicas, l.world.marks["web"], l.world.agents["web-teleswap-k3f9qz"] = 0, "k3f9qz", true
+		book, err := ledger.Open(l.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		entry, err := book.Begin(ledger.Record{
+			Session: "k3f9qz", Created: time.Now(), Target: "deployment/web:app", Namespace: "default", Connection: []byte(`{}`),
+			Steps: []ledger.Step{
+				{Name: "mark", Undo: []byte(`{"name":"web"}`)},
+				{Name: "agent", Undo: []byte(`{"name":"web-teleswap-k3f9qz","target":"web","available":2,"port":15100}`)},
+				{Name: "shift", Undo: []byte(`{"name":"web","replicas":2,"available":2}`)},
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := entry.Release(); err != nil {
+			t.Fatal(err)
+		}
+		sessions, err := l.process(0).Replay(t.Context())
+		if err != nil || len(sessions) != 1 {
+			t.Fatal(sessions, err)
+		}
+		<-sessions[0].Done()
+		if out := sessions[0].Outcome(); !out.Restored || out.Err != nil {
+			t.Errorf("outcome %+v", out)
+		}
+		l.world.untouched(t)
+	})
+}
+
+func TestSameTarget(t *testing.T) {
+	for _, tc := range []struct {
+		selector, target string
+		want             bool
+	}{
+		{"web", "statefulset/web:app", true},
+		{"web:app", "statefulset/web:app", true},
+		{"sts/web", "statefulset/web:app", true},
+		{"deploy/web", "deployment/web:app", true},
+		{"deployment/web", "statefulset/web:app", false},
+		{"gizmo/web", "statefulset/web:app", false},
+		{"wbe", "statefulset/web:app", false},
+	} {
+		if got := sameTarget(tc.selector, tc.target); got != tc.want {
+			t.Errorf("sameTarget(%q, %q) = %v", tc.selector, tc.target, got)
+		}
+	}
 }
