@@ -102,11 +102,11 @@ func (s *service) Swap(stream grpc.BidiStreamingServer[api.SwapUp, api.Event]) e
 	}
 	sess, events, err := s.sessions.Swap(stream.Context(), session.Request{
 		Connection: json.RawMessage(req.GetConnection()),
-		Ref:        kube.Ref{
+		Ref: kube.Ref{
 			Kind: req.GetKind(), Name: req.GetName(), Container: req.GetContainer(),
 			Node: req.GetNode(), SkipInit: req.GetSkipInit(), ScaleFirst: req.GetScaleFirst(),
 		},
-		Image:      req.GetAgentImage(), PullPolicy: req.GetAgentPullPolicy(),
+		Image: req.GetAgentImage(), PullPolicy: req.GetAgentPullPolicy(),
 		PID: int(req.GetPid()), Command: req.GetCommand(),
 	})
 	if err != nil {
