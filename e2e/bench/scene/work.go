@@ -100,7 +100,9 @@ func (s *Scene) TimeWork(ctx context.Context, source string, rounds int) ([]repo
 	if s.AgentImage != "" {
 		argv = append(argv, "--agent-image", s.AgentImage)
 	}
-	inside, err := s.shell(append(argv, "--run", "/bin/sh")...)
+	// Something listens on the target's port, as a swap is not done before.
+	inside, err := s.shell(append(argv, "--run", "/bin/sh", "-c",
+		fmt.Sprintf("%s serve --listen :%d </dev/null >/dev/null & exec /bin/sh", s.Probe, s.Port))...)
 	if err != nil {
 		return nil, err
 	}
