@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -48,6 +49,7 @@ type pod struct {
 	down  bool       // new ones are refused
 	// silent is a pod that takes requests and answers none.
 	silent bool
+	asked  atomic.Int64 // bytes of requests that were not answered
 
 	trees chan *tunnel.Tree
 }
@@ -118,7 +120,10 @@ func (p *pod) files(context.Context) (net.Conn, error) {
 			if n > 0 {
 				_, _ = ends[1].Write([]byte{0, 0, 0, 5, 2, 0, 0, 0, 3})
 			}
-			_, _ = io.Copy(io.Discard, ends[1])
+			for n > 0 {
+				n, _ = ends[1].Read(buf)
+				p.asked.Add(int64(n))
+			}
 			_ = ends[1].Close()
 		}()
 		return ends[0], nil
@@ -221,7 +226,7 @@ func (p *pod) run(cfg Config, places []place, argv ...string) *process {
 	if err := sandbox.Check(); err != nil {
 		p.t.Skipf("SKIPPED: no sandbox here: %v", err)
 	}
-	dir, err := os.MkdirTemp("", "lab") //nolint:usetesting // a socket's path is short, the test's name long
+	dir, err := os.MkdirTemp("", "lab")
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,10 +32,59 @@ func childMain(args []string) int {
 			}
 		}
 		fmt.Println(len(entries), time.Since(began) < 2*time.Second, err, time.Since(began))
+	case "socket": // listens on a unix socket at PATH, moves it and connects to it
+		return childSocket(args[1])
 	case "secret":
 		return childSecret(args[1], args[2])
 	}
 	return 0
+}
+
+func childSocket(path string) int {
+	lis, err := net.Listen("unix", path)
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	if err := errors.Join(os.Chmod(path, 0o600), os.Rename(path, path+".moved")); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	go func() {
+		if c, err := lis.Accept(); err == nil {
+			_, _ = c.Write([]byte("spoken"))
+			_ = c.Close()
+		}
+	}()
+	c, err := net.Dial("unix", path+".moved")
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	said, err := io.ReadAll(c)
+	st, serr := os.Stat(path + ".moved")
+	fmt.Println(string(said), err, st.Mode(), serr, os.Remove(path+".moved"))
+	return 0
+}
+
+// TestLiveSockets: sockets and FIFOs in a live volume work among the sandbox's processes, and are not the pod's.
+func TestLiveSockets(t *testing.T) {
+	p := newPod(t)
+	p.mkdir("data")
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := p.sh([]place{liveAt("/data", p.at("data"))}, fmt.Sprintf(`
+		%s __child socket /data/sock
+		mkfifo /data/fifo; ls /data; (echo through > /data/fifo) & cat /data/fifo; wait
+		mkfifo /data/fifo 2>&1 | sed 's/.*: //'; rm /data/fifo; ls /data`, exe))
+	if want := "spoken <nil> Srw------- <nil> <nil>\nfifo\nthrough\nFile exists\n"; out != want {
+		t.Errorf("got %q, want %q", out, want)
+	}
+	if got := p.tree(); got != "data/" {
+		t.Errorf("the pod has %s", got)
+	}
 }
 
 // childSecret reads and tries to write a synced volume and a file, and waits for the volume to change.

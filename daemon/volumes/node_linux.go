@@ -61,6 +61,7 @@ var (
 	_ fusefs.NodeCreater        = (*node)(nil)
 	_ fusefs.NodeOpener         = (*node)(nil)
 	_ fusefs.NodeAccesser       = (*node)(nil)
+	_ fusefs.NodeMknoder        = (*node)(nil)
 	_ fusefs.NodeCopyFileRanger = (*node)(nil)
 )
 
@@ -130,7 +131,7 @@ func modeBits(st os.FileInfo) uint32 {
 // inode is the child called name, which st describes: the one that is known, if it is of the same kind still.
 func (n *node) inode(ctx context.Context, name string, st os.FileInfo, out *fuse.EntryOut) *fusefs.Inode {
 	n.vol.attributes(st, &out.Attr)
-	kind := out.Attr.Mode & syscall.S_IFMT
+	kind := out.Mode & syscall.S_IFMT
 	if known := n.GetChild(name); known != nil && known.Mode() == kind {
 		return known
 	}
@@ -165,6 +166,10 @@ func (n *node) recall(name string) os.FileInfo {
 
 // Lookup implements fs.NodeLookuper.
 func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fusefs.Inode, syscall.Errno) {
+	if own := n.special(name); own != nil {
+		own.attributes(&out.Attr)
+		return own.EmbeddedInode(), 0
+	}
 	if st := n.recall(name); st != nil {
 		return n.inode(ctx, name, st, out), 0
 	}
@@ -219,6 +224,7 @@ func (n *node) Setattr(ctx context.Context, f fusefs.FileHandle, in *fuse.SetAtt
 	if errno != 0 {
 		return errno
 	}
+	out.Ino = n.StableAttr().Ino // which go-fuse sets in all other answers
 	return n.Getattr(ctx, f, out)
 }
 
@@ -276,13 +282,18 @@ func (n *node) Readdir(ctx context.Context) (fusefs.DirStream, syscall.Errno) {
 	for _, e := range entries {
 		list = append(list, fuse.DirEntry{Name: e.Name(), Mode: modeBits(e) & syscall.S_IFMT})
 	}
+	for name, child := range n.Children() {
+		if own, ok := child.Operations().(*special); ok {
+			list = append(list, fuse.DirEntry{Name: name, Mode: own.StableAttr().Mode})
+		}
+	}
 	return fusefs.NewListDirStream(list), 0
 }
 
 // Mkdir implements fs.NodeMkdirer.
 func (n *node) Mkdir(ctx context.Context, name string, mode uint32, out *fuse.EntryOut) (*fusefs.Inode, syscall.Errno) {
 	return n.add(ctx, name, out, func(a attempt, at string) error {
-		if err := a.client.Mkdir(at); err != nil && !(a.again && errnoOf(err) == syscall.EEXIST) {
+		if err := a.made(a.client.Mkdir(at)); err != nil {
 			return err
 		}
 		if mode&0o7777 == madeDir {
@@ -295,10 +306,7 @@ func (n *node) Mkdir(ctx context.Context, name string, mode uint32, out *fuse.En
 // Symlink implements fs.NodeSymlinker.
 func (n *node) Symlink(ctx context.Context, target, name string, out *fuse.EntryOut) (*fusefs.Inode, syscall.Errno) {
 	return n.add(ctx, name, out, func(a attempt, at string) error {
-		if err := a.client.Symlink(target, at); err != nil && !(a.again && errnoOf(err) == syscall.EEXIST) {
-			return err
-		}
-		return nil
+		return a.made(a.client.Symlink(target, at))
 	})
 }
 
@@ -310,10 +318,7 @@ func (n *node) Link(ctx context.Context, target fusefs.InodeEmbedder, name strin
 	}
 	old := from.remotePath()
 	_, errno := n.add(ctx, name, out, func(a attempt, at string) error {
-		if err := a.client.Link(old, at); err != nil && !(a.again && errnoOf(err) == syscall.EEXIST) {
-			return err
-		}
-		return nil
+		return a.made(a.client.Link(old, at))
 	})
 	return from.EmbeddedInode(), errno
 }
@@ -336,6 +341,9 @@ func (n *node) add(ctx context.Context, name string, out *fuse.EntryOut, makeIt 
 
 // Unlink implements fs.NodeUnlinker.
 func (n *node) Unlink(ctx context.Context, name string) syscall.Errno {
+	if n.special(name) != nil {
+		return 0
+	}
 	return n.remove(ctx, name, func(a attempt, at string) error { return a.client.Remove(at) })
 }
 
@@ -368,6 +376,9 @@ func (n *node) Rename(ctx context.Context, name string, parent fusefs.InodeEmbed
 	}
 	if flags&^renameNoReplace != 0 {
 		return syscall.EINVAL
+	}
+	if n.special(name) != nil {
+		return to.takeSpecial(ctx, newName, flags)
 	}
 	from, target := n.child(name), to.child(newName)
 	n.remember(nil)

@@ -2,7 +2,6 @@ package volumes
 
 import (
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -180,11 +179,16 @@ func TestKilledWhileThePodIsSilent(t *testing.T) {
 	if err := os.WriteFile(p.at("data/f"), make([]byte, 1<<20), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	proc := p.run(Config{}, []place{liveAt("/data", p.at("data"))}, "/bin/sh", "-euc", "echo ready; read go; echo went; exec cat /data/f")
+	eventually(t, "the process is ready", func() bool { return strings.Contains(proc.text(), "ready") })
 	p.mu.Lock()
 	p.silent = true
 	p.mu.Unlock()
-	proc := p.run(Config{}, []place{liveAt("/data", p.at("data"))}, "/bin/sh", "-euc", "echo ready; exec cat "+filepath.Join("/data", "f"))
-	eventually(t, "the process is ready", func() bool { return strings.Contains(proc.text(), "ready") })
+	p.cut(false)
+	if _, err := proc.stdin.Write([]byte("go\n")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the pod is asked", func() bool { return p.asked.Load() > 0 })
 	began := time.Now()
 	proc.end()
 	proc.over = true

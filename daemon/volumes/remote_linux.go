@@ -159,6 +159,14 @@ type attempt struct {
 	again  bool
 }
 
+// made is the error of making something: that it exists is none if an earlier try may have made it.
+func (a attempt) made(err error) error {
+	if a.again && errnoOf(err) == syscall.EEXIST {
+		return nil
+	}
+	return err
+}
+
 // do runs an operation on the connection. One that was cut off is run again on the next connection, so op must be
 // repeatable. It returns op's result, or an errno: EIO when the pod cannot be reached for so long as patience is or does
 // not answer for operationTime, EINTR when the process that asked has been signalled (ctx) and no answer comes.
