@@ -73,13 +73,20 @@ func (c *copies) follow(ctx context.Context) {
 	if len(c.roots) == 0 {
 		return
 	}
-	for ctx.Err() == nil {
-		err := c.cfg.Trees(ctx, c.roots, c.apply)
+	for wait := c.cfg.Redial; ctx.Err() == nil; wait = min(2*wait, longestRedial) {
+		came := false
+		err := c.cfg.Trees(ctx, c.roots, func(t *tunnel.Tree) {
+			came = true
+			c.apply(t)
+		})
 		if ctx.Err() != nil {
 			return
 		}
+		if came {
+			wait = c.cfg.Redial
+		}
 		c.cfg.Logger.Info("watching the pod's files again", "error", err)
-		pause := time.NewTimer(c.cfg.Redial)
+		pause := time.NewTimer(wait)
 		select {
 		case <-pause.C:
 		case <-ctx.Done():

@@ -43,7 +43,7 @@ type Config struct {
 	Warn func(format string, args ...any)
 	// Logger: nil discards. No content of a file is logged.
 	Logger *slog.Logger
-	// Redial is the pause between two tries to reach the pod again. Zero: 200 ms.
+	// Redial is the first pause between two tries to reach the pod again. Zero: 200 ms.
 	Redial time.Duration
 	// Patience is how long an operation on a live volume waits for a broken way to the pod; then it fails with EIO. Zero: 15 s.
 	Patience time.Duration
@@ -54,6 +54,7 @@ const (
 	fileName = "file"
 
 	defaultRedial   = 200 * time.Millisecond
+	longestRedial   = 5 * time.Second
 	defaultPatience = 15 * time.Second
 )
 
