@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pkg/sftp"
 	"golang.org/x/sys/unix"
 
 	"github.com/teleswap/teleswap/daemon/sandbox"
@@ -190,6 +191,29 @@ Directory not empty
 	}
 	if st, err := os.Stat(p.at("data/hard")); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("in the pod: %v, %v", st, err)
+	}
+}
+
+type listed struct {
+	os.FileInfo
+	name string
+	mode uint32
+}
+
+func (l listed) Name() string { return l.name }
+func (l listed) Sys() any     { return &sftp.FileStat{Mode: l.mode} }
+
+// TestListingIsRecalled: once, and only where it told what a name is.
+func TestListingIsRecalled(t *testing.T) {
+	n := &node{}
+	n.remember([]os.FileInfo{listed{name: "known", mode: unix.S_IFREG | 0o644}, listed{name: "bare"}})
+	for _, c := range []struct {
+		name string
+		want bool
+	}{{"known", true}, {"known", false}, {"bare", false}, {"none", false}} {
+		if got := n.recall(c.name); (got != nil) != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
 	}
 }
 

@@ -148,7 +148,9 @@ func (n *node) remember(entries []os.FileInfo) {
 	}
 	n.listing, n.listed = make(map[string]os.FileInfo, len(entries)), time.Now()
 	for _, e := range entries {
-		n.listing[e.Name()] = e
+		if modeBits(e)&syscall.S_IFMT != 0 { // else the agent may list the directory and not enter it
+			n.listing[e.Name()] = e
+		}
 	}
 }
 
