@@ -22,14 +22,15 @@ func eventOf(id, handoff string, e session.Event) *api.Event {
 	case session.Prepare:
 		out.Event = &api.Event_Prepare{Prepare: &api.Prepare{
 			Token: e.Token, Handoff: handoff, Hostname: e.Hostname, Addresses: e.Addresses, Mtu: int32(e.MTU),
-			ResolvConf: e.ResolvConf, Hosts: e.Hosts, Env: e.Env, Mounts: mountsOf(e.Mounts),
+			ResolvConf: e.ResolvConf, Hosts: e.Hosts, Env: e.Env,
+			PostStart: hookOf(e.Hooks.PostStart), PreStop: hookOf(e.Hooks.PreStop), Mounts: mountsOf(e.Mounts),
 		}}
 	case session.Activated:
 		out.Event = &api.Event_Active{Active: &api.Active{Target: e.Target, Pid: int64(e.PID), Transport: e.Transport}}
 	case session.RestoreBegun:
 		out.Event = &api.Event_Restoring{Restoring: &api.Restoring{Reason: e.Reason}}
 	case session.StopChild:
-		out.Event = &api.Event_StopChild{StopChild: &api.StopChild{Reason: e.Reason}}
+		out.Event = &api.Event_StopChild{StopChild: &api.StopChild{Reason: e.Reason, GraceMilliseconds: e.Grace.Milliseconds()}}
 	case session.Outcome:
 		out.Event = &api.Event_Done{Done: doneOf(e)}
 	default:
@@ -42,6 +43,17 @@ func mountsOf(mounts []sandbox.Mount) []*api.Mount {
 	out := make([]*api.Mount, 0, len(mounts))
 	for _, m := range mounts {
 		out = append(out, &api.Mount{Path: m.Path, Live: m.Live, ReadOnly: m.ReadOnly, File: m.File})
+	}
+	return out
+}
+
+func hookOf(h *kube.Hook) *api.Hook {
+	if h == nil {
+		return nil
+	}
+	out := &api.Hook{Command: h.Command, SleepMilliseconds: h.Sleep.Milliseconds()}
+	if h.URL != "" {
+		out.HttpGet = &api.HTTPGet{Url: h.URL, Headers: h.Headers}
 	}
 	return out
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"syscall"
@@ -178,6 +179,31 @@ func (s *service) forward(ctx context.Context, sess *session.Session, events <-c
 			return
 		}
 	}
+}
+
+// Logs implements api.DaemonServer.
+func (s *service) Logs(stream grpc.ClientStreamingServer[api.LogChunk, api.LogsReply]) error {
+	defer s.call()()
+	chunk, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	sess := s.sessions.Get(chunk.GetSession())
+	if sess == nil {
+		return status.Errorf(codes.NotFound, "there is no session %q", chunk.GetSession())
+	}
+	for ; err == nil; chunk, err = stream.Recv() {
+		if err := sess.Log(stream.Context(), chunk.GetStderr(), chunk.GetData()); err != nil {
+			return failed(err)
+		}
+	}
+	if !errors.Is(err, io.EOF) {
+		return err
+	}
+	if err := sess.EndLogs(); err != nil {
+		return failed(err)
+	}
+	return stream.SendAndClose(&api.LogsReply{})
 }
 
 // Status implements api.DaemonServer.

@@ -68,21 +68,19 @@ func (n *negatives) answer(q *dns.Msg) ([]byte, bool) {
 	return raw, err == nil
 }
 
-// answerTo makes an answer to q of what was answered then, with what is left of its records' time to live. Its header and
-// its EDNS record are as CoreDNS's, whose own cache passes for the authority, too, and which tells the asker's size.
+// answerTo makes an answer to q of what was answered then, with what is left of its records' time to live.
 func (n *negative) answerTo(q *dns.Msg, now time.Time) ([]byte, error) {
 	a := new(dns.Msg)
 	a.SetRcode(q, dns.RcodeNameError)
-	a.Authoritative, a.RecursionAvailable = n.msg.Authoritative, n.msg.RecursionAvailable
-	a.AuthenticatedData = n.msg.AuthenticatedData
+	a.RecursionAvailable = n.msg.RecursionAvailable
 	age := uint32(now.Sub(n.since) / time.Second)
 	for _, rr := range n.msg.Ns {
 		rr = dns.Copy(rr)
 		rr.Header().Ttl -= min(age, rr.Header().Ttl)
 		a.Ns = append(a.Ns, rr)
 	}
-	if opt := q.IsEdns0(); opt != nil {
-		a.SetEdns0(opt.UDPSize(), false)
+	if q.IsEdns0() != nil {
+		a.SetEdns0(dns.DefaultMsgSize, false)
 	}
 	return a.Pack()
 }

@@ -87,7 +87,7 @@ func (t *terminal) waitFor(w *scene.World, text string) {
 	w.T.Helper()
 	w.Eventually(text+" on the terminal", func() string {
 		if shown := t.text(); !strings.Contains(shown, text) {
-			return shown
+			return "shown: " + shown // an empty text would mean success
 		}
 		return ""
 	})
@@ -113,7 +113,7 @@ func swapOnTerminal(t *testing.T, w *scene.World, more ...string) (*terminal, *s
 			if run.Exited() {
 				t.Fatalf("ended before it was swapped:\n%s", shown)
 			}
-			return shown
+			return "shown: " + shown
 		}
 		return ""
 	})
@@ -174,7 +174,7 @@ func TestSwapInteractiveShell(t *testing.T) {
 				return ""
 			}
 		}
-		return tty.text()
+		return "shown: " + tty.text()
 	})
 	tty.enter(t, "\x03") // is sleep's, and nobody else's: it is the foreground job
 	w.Eventually("the shell's child to be gone", func() string {

@@ -17,10 +17,14 @@ import (
 type child struct {
 	started chan startResult
 	exited  chan exitResult
+	hooked  chan hookResult
 	timer   *time.Timer // of the next rung
+	hooks   hooks
+	killAt  time.Time // when SIGKILL is due, while preStop runs
 
 	cancelStart context.CancelFunc // not nil while it starts
 	process     *runner.Process    // not nil while it runs
+	keys        <-chan os.Signal   // what is typed at a terminal of its own
 	rung        rung
 	ran         bool
 	exit        runner.Exit
@@ -42,6 +46,7 @@ type rung int
 
 const (
 	rungNone rung = iota
+	rungPreStop
 	rungInterrupted
 	rungTerminated
 	rungKilled
@@ -50,7 +55,7 @@ const (
 func newChild() child {
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
-	return child{started: make(chan startResult, 1), exited: make(chan exitResult, 1), timer: timer}
+	return child{started: make(chan startResult, 1), exited: make(chan exitResult, 1), hooked: make(chan hookResult, 2), timer: timer}
 }
 
 func (c *child) starting() bool { return c.cancelStart != nil }
@@ -60,7 +65,7 @@ func (c *child) everRan() bool  { return c.ran }
 
 // start begins to start the process; started will have the result. The goroutine ends
 // with the start, which ctx and giveUp bound.
-func (c *child) start(ctx context.Context, spec func() (runner.Spec, error), s streams) {
+func (c *child) start(ctx context.Context, spec func() (runner.Spec, error), s streams, tee func(stderr bool, p []byte)) {
 	ctx, cancel := context.WithCancel(ctx)
 	c.cancelStart = cancel
 	go func() {
@@ -69,7 +74,7 @@ func (c *child) start(ctx context.Context, spec func() (runner.Spec, error), s s
 			c.started <- startResult{err: err}
 			return
 		}
-		p, err := runner.Start(ctx, sp, runner.Stdio{In: s.in, Out: s.out, Err: s.err})
+		p, err := runner.Start(ctx, sp, runner.Stdio{In: s.in, Out: s.out, Err: s.err, Tee: tee})
 		if err != nil {
 			p = nil
 		}
@@ -92,6 +97,7 @@ func (c *child) take(st startResult) {
 		return
 	}
 	c.process, c.ran = st.process, true
+	c.keys = st.process.Keys()
 	go func() {
 		exit, err := st.process.Wait()
 		c.exited <- exitResult{exit, err}
@@ -100,25 +106,46 @@ func (c *child) take(st startResult) {
 
 func (c *child) ended(ex exitResult) {
 	c.timer.Stop()
-	c.process, c.exit, c.waitErr = nil, ex.exit, ex.err
+	c.process, c.keys, c.exit, c.waitErr = nil, nil, ex.exit, ex.err
 }
 
 // interrupt is the first rung of Ctrl-C: what the terminal has not sent itself.
-func (c *child) interrupt(sig os.Signal, ui *progress) {
+func (c *child) interrupt(sig os.Signal, has bool, ui *progress) {
 	c.rung = rungInterrupted
-	c.signal(sig, ui)
+	if !has {
+		c.signal(sig, ui)
+	}
 	c.timer.Reset(termAfter)
 }
 
-// terminate is the first rung where nobody sits at a keyboard.
-func (c *child) terminate(ui *progress) {
+// terminate is the first rung where nobody sits at a keyboard. grace is what the process gets until SIGKILL, its preStop hook
+// included; 0: the usual.
+func (c *child) terminate(ui *progress, grace time.Duration) {
 	c.giveUp()
 	if c.process == nil || c.rung != rungNone {
 		return
 	}
+	if grace <= 0 {
+		grace = killAfterTerm
+	}
+	c.timer.Reset(grace)
+	if c.hooks.preStop != nil {
+		c.rung, c.killAt = rungPreStop, time.Now().Add(grace)
+		c.runHook(c.hooks.preStop, false)
+		return
+	}
 	c.rung = rungTerminated
 	c.signal(syscall.SIGTERM, ui)
-	c.timer.Reset(killAfterTerm)
+}
+
+// afterPreStop is terminate's second half.
+func (c *child) afterPreStop(ui *progress) {
+	if c.rung != rungPreStop {
+		return
+	}
+	c.rung = rungTerminated
+	c.signal(syscall.SIGTERM, ui)
+	c.timer.Reset(max(time.Until(c.killAt), leastAfterHook))
 }
 
 // nextRung is taken when patience is over, or the user's is.
@@ -131,6 +158,10 @@ func (c *child) nextRung(ui *progress) {
 		c.rung = rungTerminated
 		c.signal(syscall.SIGTERM, ui)
 		c.timer.Reset(killAfterTerm)
+	case rungPreStop:
+		ui.line("the preStop hook does not end; sending SIGTERM")
+		c.killAt = time.Now()
+		c.afterPreStop(ui)
 	case rungInterrupted:
 		ui.line("the process does not end; sending SIGTERM")
 		c.rung = rungTerminated

@@ -26,6 +26,7 @@ type progress struct {
 	spinning chan struct{} // closed to end the spinner; nil: none
 	spun     chan struct{} // closed when it has ended
 	quiet    bool          // the child shares the terminal: no spinner
+	newline  string
 }
 
 const (
@@ -38,7 +39,7 @@ var spinFrames = [...]string{"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "�
 
 func newProgress(f *os.File) *progress {
 	terminal := term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb"
-	return &progress{w: f, terminal: terminal, color: terminal && os.Getenv("NO_COLOR") == ""}
+	return &progress{w: f, newline: "\n", terminal: terminal, color: terminal && os.Getenv("NO_COLOR") == ""}
 }
 
 // event prints what has lines: steps, messages, the beginning of a restore.
@@ -70,7 +71,7 @@ func (p *progress) step(s *api.Step) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.endSpinLocked()
-	fmt.Fprintf(p.w, "%s %s %s %6s\n", mark, pad(s.GetName(), nameWidth), pad(s.GetDetail(), detailWidth), short(took))
+	p.writeLocked(fmt.Sprintf("%s %s %s %6s\n", mark, pad(s.GetName(), nameWidth), pad(s.GetDetail(), detailWidth), short(took)))
 }
 
 // line prints one line between those of the steps.
@@ -78,15 +79,22 @@ func (p *progress) line(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.clearLocked()
-	fmt.Fprintf(p.w, format+"\n", args...)
+	p.writeLocked(fmt.Sprintf(format+"\n", args...))
 	p.drawLocked(0)
 }
 
-// share ends the spinners for good: the child writes to the terminal from now on.
+func (p *progress) writeLocked(text string) {
+	fmt.Fprint(p.w, strings.ReplaceAll(text, "\n", p.newline))
+}
+
+// share ends the spinners for good: the child writes to the terminal from now on, and it may be raw.
 func (p *progress) share() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.quiet = true
+	if p.terminal {
+		p.newline = "\r\n"
+	}
 	p.endSpinLocked()
 }
 

@@ -19,6 +19,8 @@ type swapOptions struct {
 	image      string
 	pullPolicy string
 	env        envFlags
+	noPodLogs  bool
+	hooks      bool
 }
 
 func (a *app) swapCommand(command []string) *cobra.Command {
@@ -51,7 +53,7 @@ The exit status is the command's; 128+N if signal N ended it; 2 for wrong usage.
 			if err != nil {
 				return err
 			}
-			return a.swap(cmd.Context(), req, wishes{env: env})
+			return a.swap(cmd.Context(), req, wishes{env: env, podLogs: !o.noPodLogs, hooks: o.hooks})
 		},
 	}
 	f := cmd.Flags()
@@ -60,6 +62,8 @@ The exit status is the command's; 128+N if signal N ended it; 2 for wrong usage.
 	f.StringVar(&o.image, "agent-image", defaultImage(os.Getenv), "image of the agent (also TELESWAP_AGENT_IMAGE)")
 	f.StringVar(&o.pullPolicy, "agent-pull-policy", "", "Always, IfNotPresent or Never; empty leaves it to Kubernetes")
 	o.env.add(f)
+	f.BoolVar(&o.hooks, "lifecycle-hooks", false, "run the container's postStart and preStop hooks in the command's sandbox")
+	f.BoolVar(&o.noPodLogs, "no-pod-logs", false, "keep the command's output out of the log of the agent's pod")
 	for flag, complete := range map[string]cobra.CompletionFunc{
 		"agent-pull-policy": cobra.FixedCompletions([]string{"Always", "IfNotPresent", "Never"}, cobra.ShellCompDirectiveNoFileComp),
 	} {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -17,6 +18,10 @@ import (
 // wishes are the parts of a swap that the daemon need not know.
 type wishes struct {
 	env environment
+	// podLogs has the command's output in the log of the agent's pod, too.
+	podLogs bool
+	// hooks has the container's lifecycle hooks run in the command's sandbox.
+	hooks bool
 }
 
 // swapping is one swap as the command sees it: events of the session, signals, and the
@@ -24,6 +29,8 @@ type wishes struct {
 type swapping struct {
 	app    *app
 	ui     *progress
+	client *api.Client
+	logs   *podLogs // nil: the output stays here, or there is none yet
 	stream grpc.BidiStreamingClient[api.SwapUp, api.Event]
 	req    *api.SwapRequest
 	wishes wishes
@@ -31,6 +38,7 @@ type swapping struct {
 	child     child
 	received  chan received // the session's events
 	begun     os.Signal     // the first signal that ended the swap
+	hookErr   error         // why postStart failed
 	active    bool          // the process stood in the target's place
 	done      *api.Done
 	broken    error      // the daemon went away
@@ -64,7 +72,7 @@ func (a *app) swap(ctx context.Context, req *api.SwapRequest, w wishes) error {
 	if err := stream.Send(&api.SwapUp{Message: &api.SwapUp_Request{Request: req}}); err != nil {
 		return callError(err)
 	}
-	s := &swapping{app: a, ui: newProgress(a.err), stream: stream, req: req, wishes: w, received: make(chan received), child: newChild()}
+	s := &swapping{app: a, ui: newProgress(a.err), client: c, stream: stream, req: req, wishes: w, received: make(chan received), child: newChild()}
 	receiving := make(chan struct{})
 	go func() { // ends with the stream, or with ctx
 		defer close(receiving)
@@ -72,6 +80,7 @@ func (a *app) swap(ctx context.Context, req *api.SwapRequest, w wishes) error {
 	}()
 	s.loop(ctx, signals)
 	s.ui.stop()
+	s.logs.end()
 	cancel()
 	<-receiving
 	return s.verdict()
@@ -128,11 +137,15 @@ func (s *swapping) loop(ctx context.Context, signals <-chan os.Signal) {
 			}
 			s.event(ctx, r.event)
 		case sig := <-signals:
-			s.signal(sig)
+			s.signal(sig, false)
+		case sig := <-s.child.keys:
+			s.signal(sig, true)
 		case st := <-s.child.started:
 			s.childStarted(st)
 		case ex := <-s.child.exited:
 			s.childExited(ex)
+		case r := <-s.child.hooked:
+			s.hookEnded(r)
 		case s.rescued = <-s.rescue:
 			s.rescue = nil
 		case <-s.child.timer.C:
@@ -146,12 +159,16 @@ func (s *swapping) event(ctx context.Context, e *api.Event) {
 	switch m := e.GetEvent().(type) {
 	case *api.Event_Prepare:
 		s.ui.share()
-		s.child.start(ctx, s.spec(e.GetSession(), m.Prepare), s.app.streams)
+		s.child.hooks = s.wantedHooks(m.Prepare)
+		if s.wishes.podLogs {
+			s.logs = startPodLogs(ctx, s.client, e.GetSession(), s.ui)
+		}
+		s.child.start(ctx, s.spec(e.GetSession(), m.Prepare), s.app.streams, s.logs.tee())
 	case *api.Event_Active:
 		s.active = true
 		s.ui.line("swapped: %s is now this process (pid %d); Ctrl-C ends it", m.Active.GetTarget(), m.Active.GetPid())
 	case *api.Event_StopChild:
-		s.child.terminate(s.ui)
+		s.stopChild(m.StopChild)
 	case *api.Event_Done:
 		s.done = m.Done
 		if err := s.stream.CloseSend(); err != nil {
@@ -165,8 +182,8 @@ func (s *swapping) event(ctx context.Context, e *api.Event) {
 // send tells the daemon; where it is gone, receiving says so.
 func (s *swapping) send(up *api.SwapUp) { _ = s.stream.Send(up) }
 
-// signal is what the user or the system wants of the swap.
-func (s *swapping) signal(sig os.Signal) {
+// signal is what the user or the system wants of the swap. childHas says that the process has got it already.
+func (s *swapping) signal(sig os.Signal, childHas bool) {
 	again := s.begun != nil
 	if !again {
 		s.begun = sig
@@ -175,7 +192,7 @@ func (s *swapping) signal(sig os.Signal) {
 	fromKeyboard := sig == os.Interrupt || sig == syscall.SIGQUIT
 	switch {
 	case s.child.running() && !again && fromKeyboard:
-		s.child.interrupt(sig, s.ui)
+		s.child.interrupt(sig, childHas, s.ui)
 	case s.child.running() && again:
 		s.child.nextRung(s.ui)
 	case s.child.starting():
@@ -191,14 +208,33 @@ func (s *swapping) childStarted(st startResult) {
 		s.send(&api.SwapUp{Message: &api.SwapUp_ChildExited{ChildExited: &api.ChildExited{Error: st.err.Error()}}})
 		return
 	}
-	s.send(&api.SwapUp{Message: &api.SwapUp_ChildStarted{ChildStarted: &api.ChildStarted{Pid: int64(st.process.Pid())}}})
-	if s.begun != nil || s.broken != nil { // it came up after all
-		s.child.terminate(s.ui)
+	switch {
+	case s.begun != nil || s.broken != nil: // it came up after all
+		s.tellStarted()
+		s.child.terminate(s.ui, 0)
+	case s.child.hooks.postStart != nil: // as in the pod: it counts as started when its hook has ended
+		s.child.runHook(s.child.hooks.postStart, true)
+	default:
+		s.tellStarted()
 	}
+}
+
+func (s *swapping) tellStarted() {
+	s.send(&api.SwapUp{Message: &api.SwapUp_ChildStarted{ChildStarted: &api.ChildStarted{Pid: int64(s.child.process.Pid())}}})
+}
+
+// stopChild ends the process because the session does, or because its pod was told to end.
+func (s *swapping) stopChild(m *api.StopChild) {
+	grace := time.Duration(m.GetGraceMilliseconds()) * time.Millisecond
+	if grace > 0 {
+		s.ui.line("! %s; the process has %s to end", m.GetReason(), short(grace))
+	}
+	s.child.terminate(s.ui, grace)
 }
 
 func (s *swapping) childExited(ex exitResult) {
 	s.child.ended(ex)
+	s.logs.close()
 	s.send(&api.SwapUp{Message: &api.SwapUp_ChildExited{ChildExited: &api.ChildExited{
 		Code: int32(ex.exit.Code), Signal: int32(ex.exit.Signal),
 	}}})
@@ -215,7 +251,7 @@ func (s *swapping) lostDaemon(ctx context.Context, err error) {
 		return
 	}
 	s.ui.line("! the daemon died; ending the process and restoring by a new daemon")
-	s.child.terminate(s.ui)
+	s.child.terminate(s.ui, 0)
 	s.rescue = make(chan error, 1)
 	rescue := s.rescue
 	go func() { // ends with the start of the daemon, which is bounded
@@ -241,6 +277,8 @@ func (s *swapping) verdict() error {
 	}
 	interrupted := s.begun != nil && !s.active
 	switch {
+	case s.hookErr != nil:
+		return fmt.Errorf("the postStart hook failed: %w", s.hookErr)
 	case interrupted && d.GetRestored():
 		return &exitError{status: signalStatus(s.begun)}
 	case d.GetUsage():

@@ -789,7 +789,10 @@ type Prepare struct {
 	Env [][]byte `protobuf:"bytes,8,rep,name=env,proto3" json:"env,omitempty"`
 	// Where the pod's volumes belong, in the order in which the sandbox hands their
 	// descriptors over.
-	Mounts        []*Mount `protobuf:"bytes,9,rep,name=mounts,proto3" json:"mounts,omitempty"`
+	Mounts []*Mount `protobuf:"bytes,9,rep,name=mounts,proto3" json:"mounts,omitempty"`
+	// The container's hooks; not set: it has none.
+	PostStart     *Hook `protobuf:"bytes,10,opt,name=post_start,json=postStart,proto3" json:"post_start,omitempty"`
+	PreStop       *Hook `protobuf:"bytes,11,opt,name=pre_stop,json=preStop,proto3" json:"pre_stop,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -887,6 +890,20 @@ func (x *Prepare) GetMounts() []*Mount {
 	return nil
 }
 
+func (x *Prepare) GetPostStart() *Hook {
+	if x != nil {
+		return x.PostStart
+	}
+	return nil
+}
+
+func (x *Prepare) GetPreStop() *Hook {
+	if x != nil {
+		return x.PreStop
+	}
+	return nil
+}
+
 // Mount is one place of the sandbox at which a volume of the pod is seen.
 type Mount struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -956,6 +973,218 @@ func (x *Mount) GetFile() bool {
 	return false
 }
 
+// LogChunk is output of a session's process. Never logged.
+type LogChunk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       string                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"` // in the first message
+	Stderr        bool                   `protobuf:"varint,2,opt,name=stderr,proto3" json:"stderr,omitempty"`
+	Data          []byte                 `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogChunk) Reset() {
+	*x = LogChunk{}
+	mi := &file_daemon_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogChunk) ProtoMessage() {}
+
+func (x *LogChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_daemon_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogChunk.ProtoReflect.Descriptor instead.
+func (*LogChunk) Descriptor() ([]byte, []int) {
+	return file_daemon_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *LogChunk) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *LogChunk) GetStderr() bool {
+	if x != nil {
+		return x.Stderr
+	}
+	return false
+}
+
+func (x *LogChunk) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// LogsReply tells that all has been passed on, as far as there was a way.
+type LogsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogsReply) Reset() {
+	*x = LogsReply{}
+	mi := &file_daemon_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogsReply) ProtoMessage() {}
+
+func (x *LogsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_daemon_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogsReply.ProtoReflect.Descriptor instead.
+func (*LogsReply) Descriptor() ([]byte, []int) {
+	return file_daemon_proto_rawDescGZIP(), []int{11}
+}
+
+// Hook is a container's lifecycle hook: one of its fields is set.
+type Hook struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Command           []string               `protobuf:"bytes,1,rep,name=command,proto3" json:"command,omitempty"`
+	HttpGet           *HTTPGet               `protobuf:"bytes,2,opt,name=http_get,json=httpGet,proto3" json:"http_get,omitempty"`
+	SleepMilliseconds int64                  `protobuf:"varint,3,opt,name=sleep_milliseconds,json=sleepMilliseconds,proto3" json:"sleep_milliseconds,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *Hook) Reset() {
+	*x = Hook{}
+	mi := &file_daemon_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hook) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hook) ProtoMessage() {}
+
+func (x *Hook) ProtoReflect() protoreflect.Message {
+	mi := &file_daemon_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hook.ProtoReflect.Descriptor instead.
+func (*Hook) Descriptor() ([]byte, []int) {
+	return file_daemon_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Hook) GetCommand() []string {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *Hook) GetHttpGet() *HTTPGet {
+	if x != nil {
+		return x.HttpGet
+	}
+	return nil
+}
+
+func (x *Hook) GetSleepMilliseconds() int64 {
+	if x != nil {
+		return x.SleepMilliseconds
+	}
+	return 0
+}
+
+// HTTPGet is a request to the process.
+type HTTPGet struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Url           string                 `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	Headers       []string               `protobuf:"bytes,2,rep,name=headers,proto3" json:"headers,omitempty"` // "Name: value"
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HTTPGet) Reset() {
+	*x = HTTPGet{}
+	mi := &file_daemon_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HTTPGet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HTTPGet) ProtoMessage() {}
+
+func (x *HTTPGet) ProtoReflect() protoreflect.Message {
+	mi := &file_daemon_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HTTPGet.ProtoReflect.Descriptor instead.
+func (*HTTPGet) Descriptor() ([]byte, []int) {
+	return file_daemon_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *HTTPGet) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *HTTPGet) GetHeaders() []string {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
 // Active tells that the process has taken the target's place.
 type Active struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -968,7 +1197,7 @@ type Active struct {
 
 func (x *Active) Reset() {
 	*x = Active{}
-	mi := &file_daemon_proto_msgTypes[10]
+	mi := &file_daemon_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -980,7 +1209,7 @@ func (x *Active) String() string {
 func (*Active) ProtoMessage() {}
 
 func (x *Active) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[10]
+	mi := &file_daemon_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -993,7 +1222,7 @@ func (x *Active) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Active.ProtoReflect.Descriptor instead.
 func (*Active) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{10}
+	return file_daemon_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Active) GetTarget() string {
@@ -1027,7 +1256,7 @@ type Restoring struct {
 
 func (x *Restoring) Reset() {
 	*x = Restoring{}
-	mi := &file_daemon_proto_msgTypes[11]
+	mi := &file_daemon_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +1268,7 @@ func (x *Restoring) String() string {
 func (*Restoring) ProtoMessage() {}
 
 func (x *Restoring) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[11]
+	mi := &file_daemon_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,7 +1281,7 @@ func (x *Restoring) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restoring.ProtoReflect.Descriptor instead.
 func (*Restoring) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{11}
+	return file_daemon_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Restoring) GetReason() string {
@@ -1064,15 +1293,17 @@ func (x *Restoring) GetReason() string {
 
 // StopChild asks the command to end its child now: the cluster no longer needs it.
 type StopChild struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Reason string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What the process gets from now until SIGKILL, where the pod says so; 0: the command's own patience.
+	GraceMilliseconds int64 `protobuf:"varint,2,opt,name=grace_milliseconds,json=graceMilliseconds,proto3" json:"grace_milliseconds,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *StopChild) Reset() {
 	*x = StopChild{}
-	mi := &file_daemon_proto_msgTypes[12]
+	mi := &file_daemon_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1084,7 +1315,7 @@ func (x *StopChild) String() string {
 func (*StopChild) ProtoMessage() {}
 
 func (x *StopChild) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[12]
+	mi := &file_daemon_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1097,7 +1328,7 @@ func (x *StopChild) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopChild.ProtoReflect.Descriptor instead.
 func (*StopChild) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{12}
+	return file_daemon_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StopChild) GetReason() string {
@@ -1105,6 +1336,13 @@ func (x *StopChild) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *StopChild) GetGraceMilliseconds() int64 {
+	if x != nil {
+		return x.GraceMilliseconds
+	}
+	return 0
 }
 
 // Done is the last event of a session.
@@ -1131,7 +1369,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_daemon_proto_msgTypes[13]
+	mi := &file_daemon_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1143,7 +1381,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[13]
+	mi := &file_daemon_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1156,7 +1394,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{13}
+	return file_daemon_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Done) GetError() string {
@@ -1223,7 +1461,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_daemon_proto_msgTypes[14]
+	mi := &file_daemon_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1235,7 +1473,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[14]
+	mi := &file_daemon_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1248,7 +1486,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{14}
+	return file_daemon_proto_rawDescGZIP(), []int{18}
 }
 
 type StatusReply struct {
@@ -1263,7 +1501,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_daemon_proto_msgTypes[15]
+	mi := &file_daemon_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1275,7 +1513,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[15]
+	mi := &file_daemon_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1288,7 +1526,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{15}
+	return file_daemon_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StatusReply) GetPid() int64 {
@@ -1340,7 +1578,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_daemon_proto_msgTypes[16]
+	mi := &file_daemon_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1352,7 +1590,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[16]
+	mi := &file_daemon_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1365,7 +1603,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{16}
+	return file_daemon_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Session) GetId() string {
@@ -1461,7 +1699,7 @@ type TargetsRequest struct {
 
 func (x *TargetsRequest) Reset() {
 	*x = TargetsRequest{}
-	mi := &file_daemon_proto_msgTypes[17]
+	mi := &file_daemon_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +1711,7 @@ func (x *TargetsRequest) String() string {
 func (*TargetsRequest) ProtoMessage() {}
 
 func (x *TargetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[17]
+	mi := &file_daemon_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +1724,7 @@ func (x *TargetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsRequest.ProtoReflect.Descriptor instead.
 func (*TargetsRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{17}
+	return file_daemon_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TargetsRequest) GetConnection() []byte {
@@ -1506,7 +1744,7 @@ type TargetsReply struct {
 
 func (x *TargetsReply) Reset() {
 	*x = TargetsReply{}
-	mi := &file_daemon_proto_msgTypes[18]
+	mi := &file_daemon_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1518,7 +1756,7 @@ func (x *TargetsReply) String() string {
 func (*TargetsReply) ProtoMessage() {}
 
 func (x *TargetsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[18]
+	mi := &file_daemon_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1531,7 +1769,7 @@ func (x *TargetsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsReply.ProtoReflect.Descriptor instead.
 func (*TargetsReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{18}
+	return file_daemon_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *TargetsReply) GetNamespace() string {
@@ -1563,7 +1801,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_daemon_proto_msgTypes[19]
+	mi := &file_daemon_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1575,7 +1813,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[19]
+	mi := &file_daemon_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1588,7 +1826,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{19}
+	return file_daemon_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Target) GetName() string {
@@ -1645,7 +1883,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_daemon_proto_msgTypes[20]
+	mi := &file_daemon_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1657,7 +1895,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[20]
+	mi := &file_daemon_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1670,7 +1908,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{20}
+	return file_daemon_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Mark) GetSession() string {
@@ -1712,7 +1950,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_daemon_proto_msgTypes[21]
+	mi := &file_daemon_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1724,7 +1962,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[21]
+	mi := &file_daemon_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1737,7 +1975,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{21}
+	return file_daemon_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LeaveRequest) GetSelector() string {
@@ -1768,7 +2006,7 @@ type RestoreRequest struct {
 
 func (x *RestoreRequest) Reset() {
 	*x = RestoreRequest{}
-	mi := &file_daemon_proto_msgTypes[22]
+	mi := &file_daemon_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1780,7 +2018,7 @@ func (x *RestoreRequest) String() string {
 func (*RestoreRequest) ProtoMessage() {}
 
 func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[22]
+	mi := &file_daemon_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1793,7 +2031,7 @@ func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
 func (*RestoreRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{22}
+	return file_daemon_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RestoreRequest) GetConnection() []byte {
@@ -1832,7 +2070,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_daemon_proto_msgTypes[23]
+	mi := &file_daemon_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1844,7 +2082,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[23]
+	mi := &file_daemon_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1857,7 +2095,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{23}
+	return file_daemon_proto_rawDescGZIP(), []int{27}
 }
 
 type VersionReply struct {
@@ -1872,7 +2110,7 @@ type VersionReply struct {
 
 func (x *VersionReply) Reset() {
 	*x = VersionReply{}
-	mi := &file_daemon_proto_msgTypes[24]
+	mi := &file_daemon_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1884,7 +2122,7 @@ func (x *VersionReply) String() string {
 func (*VersionReply) ProtoMessage() {}
 
 func (x *VersionReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[24]
+	mi := &file_daemon_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1897,7 +2135,7 @@ func (x *VersionReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionReply.ProtoReflect.Descriptor instead.
 func (*VersionReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{24}
+	return file_daemon_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *VersionReply) GetVersion() string {
@@ -1938,7 +2176,7 @@ type QuitRequest struct {
 
 func (x *QuitRequest) Reset() {
 	*x = QuitRequest{}
-	mi := &file_daemon_proto_msgTypes[25]
+	mi := &file_daemon_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1950,7 +2188,7 @@ func (x *QuitRequest) String() string {
 func (*QuitRequest) ProtoMessage() {}
 
 func (x *QuitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[25]
+	mi := &file_daemon_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1963,7 +2201,7 @@ func (x *QuitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuitRequest.ProtoReflect.Descriptor instead.
 func (*QuitRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{25}
+	return file_daemon_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *QuitRequest) GetIfIdle() bool {
@@ -2033,7 +2271,7 @@ const file_daemon_proto_rawDesc = "" +
 	"\x06FAILED\x10\x03\"7\n" +
 	"\aMessage\x12\x18\n" +
 	"\awarning\x18\x01 \x01(\bR\awarning\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"\x81\x02\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\xef\x02\n" +
 	"\aPrepare\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x18\n" +
 	"\ahandoff\x18\x02 \x01(\tR\ahandoff\x12\x1a\n" +
@@ -2044,20 +2282,37 @@ const file_daemon_proto_rawDesc = "" +
 	"resolvConf\x12\x14\n" +
 	"\x05hosts\x18\a \x01(\fR\x05hosts\x12\x10\n" +
 	"\x03env\x18\b \x03(\fR\x03env\x121\n" +
-	"\x06mounts\x18\t \x03(\v2\x19.teleswap.daemon.v1.MountR\x06mounts\"`\n" +
+	"\x06mounts\x18\t \x03(\v2\x19.teleswap.daemon.v1.MountR\x06mounts\x127\n" +
+	"\n" +
+	"post_start\x18\n" +
+	" \x01(\v2\x18.teleswap.daemon.v1.HookR\tpostStart\x123\n" +
+	"\bpre_stop\x18\v \x01(\v2\x18.teleswap.daemon.v1.HookR\apreStop\"`\n" +
 	"\x05Mount\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
 	"\x04live\x18\x02 \x01(\bR\x04live\x12\x1b\n" +
 	"\tread_only\x18\x03 \x01(\bR\breadOnly\x12\x12\n" +
 	"\x04file\x18\x04 \x01(\bR\x04file\"P\n" +
+	"\bLogChunk\x12\x18\n" +
+	"\asession\x18\x01 \x01(\tR\asession\x12\x16\n" +
+	"\x06stderr\x18\x02 \x01(\bR\x06stderr\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\"\v\n" +
+	"\tLogsReply\"\x87\x01\n" +
+	"\x04Hook\x12\x18\n" +
+	"\acommand\x18\x01 \x03(\tR\acommand\x126\n" +
+	"\bhttp_get\x18\x02 \x01(\v2\x1b.teleswap.daemon.v1.HTTPGetR\ahttpGet\x12-\n" +
+	"\x12sleep_milliseconds\x18\x03 \x01(\x03R\x11sleepMilliseconds\"5\n" +
+	"\aHTTPGet\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x12\x18\n" +
+	"\aheaders\x18\x02 \x03(\tR\aheaders\"P\n" +
 	"\x06Active\x12\x16\n" +
 	"\x06target\x18\x01 \x01(\tR\x06target\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x03R\x03pid\x12\x1c\n" +
 	"\ttransport\x18\x03 \x01(\tR\ttransport\"#\n" +
 	"\tRestoring\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\"#\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"R\n" +
 	"\tStopChild\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xd2\x01\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12-\n" +
+	"\x12grace_milliseconds\x18\x02 \x01(\x03R\x11graceMilliseconds\"\xd2\x01\n" +
 	"\x04Done\x12\x14\n" +
 	"\x05error\x18\x01 \x01(\tR\x05error\x12\x12\n" +
 	"\x04hint\x18\x02 \x01(\tR\x04hint\x12\x14\n" +
@@ -2125,9 +2380,10 @@ const file_daemon_proto_rawDesc = "" +
 	"\x03pid\x18\x03 \x01(\x03R\x03pid\x12\x1a\n" +
 	"\bsessions\x18\x04 \x01(\x05R\bsessions\"&\n" +
 	"\vQuitRequest\x12\x17\n" +
-	"\aif_idle\x18\x01 \x01(\bR\x06ifIdle2\x95\x04\n" +
+	"\aif_idle\x18\x01 \x01(\bR\x06ifIdle2\xdc\x04\n" +
 	"\x06Daemon\x12A\n" +
-	"\x04Swap\x12\x1a.teleswap.daemon.v1.SwapUp\x1a\x19.teleswap.daemon.v1.Event(\x010\x01\x12L\n" +
+	"\x04Swap\x12\x1a.teleswap.daemon.v1.SwapUp\x1a\x19.teleswap.daemon.v1.Event(\x010\x01\x12E\n" +
+	"\x04Logs\x12\x1c.teleswap.daemon.v1.LogChunk\x1a\x1d.teleswap.daemon.v1.LogsReply(\x01\x12L\n" +
 	"\x06Status\x12!.teleswap.daemon.v1.StatusRequest\x1a\x1f.teleswap.daemon.v1.StatusReply\x12O\n" +
 	"\aTargets\x12\".teleswap.daemon.v1.TargetsRequest\x1a .teleswap.daemon.v1.TargetsReply\x12F\n" +
 	"\x05Leave\x12 .teleswap.daemon.v1.LeaveRequest\x1a\x19.teleswap.daemon.v1.Event0\x01\x12J\n" +
@@ -2148,7 +2404,7 @@ func file_daemon_proto_rawDescGZIP() []byte {
 }
 
 var file_daemon_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_daemon_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_daemon_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_daemon_proto_goTypes = []any{
 	(Step_State)(0),               // 0: teleswap.daemon.v1.Step.State
 	(*SwapUp)(nil),                // 1: teleswap.daemon.v1.SwapUp
@@ -2161,23 +2417,27 @@ var file_daemon_proto_goTypes = []any{
 	(*Message)(nil),               // 8: teleswap.daemon.v1.Message
 	(*Prepare)(nil),               // 9: teleswap.daemon.v1.Prepare
 	(*Mount)(nil),                 // 10: teleswap.daemon.v1.Mount
-	(*Active)(nil),                // 11: teleswap.daemon.v1.Active
-	(*Restoring)(nil),             // 12: teleswap.daemon.v1.Restoring
-	(*StopChild)(nil),             // 13: teleswap.daemon.v1.StopChild
-	(*Done)(nil),                  // 14: teleswap.daemon.v1.Done
-	(*StatusRequest)(nil),         // 15: teleswap.daemon.v1.StatusRequest
-	(*StatusReply)(nil),           // 16: teleswap.daemon.v1.StatusReply
-	(*Session)(nil),               // 17: teleswap.daemon.v1.Session
-	(*TargetsRequest)(nil),        // 18: teleswap.daemon.v1.TargetsRequest
-	(*TargetsReply)(nil),          // 19: teleswap.daemon.v1.TargetsReply
-	(*Target)(nil),                // 20: teleswap.daemon.v1.Target
-	(*Mark)(nil),                  // 21: teleswap.daemon.v1.Mark
-	(*LeaveRequest)(nil),          // 22: teleswap.daemon.v1.LeaveRequest
-	(*RestoreRequest)(nil),        // 23: teleswap.daemon.v1.RestoreRequest
-	(*VersionRequest)(nil),        // 24: teleswap.daemon.v1.VersionRequest
-	(*VersionReply)(nil),          // 25: teleswap.daemon.v1.VersionReply
-	(*QuitRequest)(nil),           // 26: teleswap.daemon.v1.QuitRequest
-	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
+	(*LogChunk)(nil),              // 11: teleswap.daemon.v1.LogChunk
+	(*LogsReply)(nil),             // 12: teleswap.daemon.v1.LogsReply
+	(*Hook)(nil),                  // 13: teleswap.daemon.v1.Hook
+	(*HTTPGet)(nil),               // 14: teleswap.daemon.v1.HTTPGet
+	(*Active)(nil),                // 15: teleswap.daemon.v1.Active
+	(*Restoring)(nil),             // 16: teleswap.daemon.v1.Restoring
+	(*StopChild)(nil),             // 17: teleswap.daemon.v1.StopChild
+	(*Done)(nil),                  // 18: teleswap.daemon.v1.Done
+	(*StatusRequest)(nil),         // 19: teleswap.daemon.v1.StatusRequest
+	(*StatusReply)(nil),           // 20: teleswap.daemon.v1.StatusReply
+	(*Session)(nil),               // 21: teleswap.daemon.v1.Session
+	(*TargetsRequest)(nil),        // 22: teleswap.daemon.v1.TargetsRequest
+	(*TargetsReply)(nil),          // 23: teleswap.daemon.v1.TargetsReply
+	(*Target)(nil),                // 24: teleswap.daemon.v1.Target
+	(*Mark)(nil),                  // 25: teleswap.daemon.v1.Mark
+	(*LeaveRequest)(nil),          // 26: teleswap.daemon.v1.LeaveRequest
+	(*RestoreRequest)(nil),        // 27: teleswap.daemon.v1.RestoreRequest
+	(*VersionRequest)(nil),        // 28: teleswap.daemon.v1.VersionRequest
+	(*VersionReply)(nil),          // 29: teleswap.daemon.v1.VersionReply
+	(*QuitRequest)(nil),           // 30: teleswap.daemon.v1.QuitRequest
+	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
 }
 var file_daemon_proto_depIdxs = []int32{
 	2,  // 0: teleswap.daemon.v1.SwapUp.request:type_name -> teleswap.daemon.v1.SwapRequest
@@ -2187,38 +2447,43 @@ var file_daemon_proto_depIdxs = []int32{
 	7,  // 4: teleswap.daemon.v1.Event.step:type_name -> teleswap.daemon.v1.Step
 	8,  // 5: teleswap.daemon.v1.Event.message:type_name -> teleswap.daemon.v1.Message
 	9,  // 6: teleswap.daemon.v1.Event.prepare:type_name -> teleswap.daemon.v1.Prepare
-	11, // 7: teleswap.daemon.v1.Event.active:type_name -> teleswap.daemon.v1.Active
-	12, // 8: teleswap.daemon.v1.Event.restoring:type_name -> teleswap.daemon.v1.Restoring
-	13, // 9: teleswap.daemon.v1.Event.stop_child:type_name -> teleswap.daemon.v1.StopChild
-	14, // 10: teleswap.daemon.v1.Event.done:type_name -> teleswap.daemon.v1.Done
+	15, // 7: teleswap.daemon.v1.Event.active:type_name -> teleswap.daemon.v1.Active
+	16, // 8: teleswap.daemon.v1.Event.restoring:type_name -> teleswap.daemon.v1.Restoring
+	17, // 9: teleswap.daemon.v1.Event.stop_child:type_name -> teleswap.daemon.v1.StopChild
+	18, // 10: teleswap.daemon.v1.Event.done:type_name -> teleswap.daemon.v1.Done
 	0,  // 11: teleswap.daemon.v1.Step.state:type_name -> teleswap.daemon.v1.Step.State
 	10, // 12: teleswap.daemon.v1.Prepare.mounts:type_name -> teleswap.daemon.v1.Mount
-	17, // 13: teleswap.daemon.v1.StatusReply.sessions:type_name -> teleswap.daemon.v1.Session
-	27, // 14: teleswap.daemon.v1.StatusReply.since:type_name -> google.protobuf.Timestamp
-	27, // 15: teleswap.daemon.v1.Session.since:type_name -> google.protobuf.Timestamp
-	7,  // 16: teleswap.daemon.v1.Session.steps:type_name -> teleswap.daemon.v1.Step
-	20, // 17: teleswap.daemon.v1.TargetsReply.targets:type_name -> teleswap.daemon.v1.Target
-	21, // 18: teleswap.daemon.v1.Target.mark:type_name -> teleswap.daemon.v1.Mark
-	27, // 19: teleswap.daemon.v1.Mark.since:type_name -> google.protobuf.Timestamp
-	1,  // 20: teleswap.daemon.v1.Daemon.Swap:input_type -> teleswap.daemon.v1.SwapUp
-	15, // 21: teleswap.daemon.v1.Daemon.Status:input_type -> teleswap.daemon.v1.StatusRequest
-	18, // 22: teleswap.daemon.v1.Daemon.Targets:input_type -> teleswap.daemon.v1.TargetsRequest
-	22, // 23: teleswap.daemon.v1.Daemon.Leave:input_type -> teleswap.daemon.v1.LeaveRequest
-	23, // 24: teleswap.daemon.v1.Daemon.Restore:input_type -> teleswap.daemon.v1.RestoreRequest
-	24, // 25: teleswap.daemon.v1.Daemon.Version:input_type -> teleswap.daemon.v1.VersionRequest
-	26, // 26: teleswap.daemon.v1.Daemon.Quit:input_type -> teleswap.daemon.v1.QuitRequest
-	6,  // 27: teleswap.daemon.v1.Daemon.Swap:output_type -> teleswap.daemon.v1.Event
-	16, // 28: teleswap.daemon.v1.Daemon.Status:output_type -> teleswap.daemon.v1.StatusReply
-	19, // 29: teleswap.daemon.v1.Daemon.Targets:output_type -> teleswap.daemon.v1.TargetsReply
-	6,  // 30: teleswap.daemon.v1.Daemon.Leave:output_type -> teleswap.daemon.v1.Event
-	6,  // 31: teleswap.daemon.v1.Daemon.Restore:output_type -> teleswap.daemon.v1.Event
-	25, // 32: teleswap.daemon.v1.Daemon.Version:output_type -> teleswap.daemon.v1.VersionReply
-	6,  // 33: teleswap.daemon.v1.Daemon.Quit:output_type -> teleswap.daemon.v1.Event
-	27, // [27:34] is the sub-list for method output_type
-	20, // [20:27] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	13, // 13: teleswap.daemon.v1.Prepare.post_start:type_name -> teleswap.daemon.v1.Hook
+	13, // 14: teleswap.daemon.v1.Prepare.pre_stop:type_name -> teleswap.daemon.v1.Hook
+	14, // 15: teleswap.daemon.v1.Hook.http_get:type_name -> teleswap.daemon.v1.HTTPGet
+	21, // 16: teleswap.daemon.v1.StatusReply.sessions:type_name -> teleswap.daemon.v1.Session
+	31, // 17: teleswap.daemon.v1.StatusReply.since:type_name -> google.protobuf.Timestamp
+	31, // 18: teleswap.daemon.v1.Session.since:type_name -> google.protobuf.Timestamp
+	7,  // 19: teleswap.daemon.v1.Session.steps:type_name -> teleswap.daemon.v1.Step
+	24, // 20: teleswap.daemon.v1.TargetsReply.targets:type_name -> teleswap.daemon.v1.Target
+	25, // 21: teleswap.daemon.v1.Target.mark:type_name -> teleswap.daemon.v1.Mark
+	31, // 22: teleswap.daemon.v1.Mark.since:type_name -> google.protobuf.Timestamp
+	1,  // 23: teleswap.daemon.v1.Daemon.Swap:input_type -> teleswap.daemon.v1.SwapUp
+	11, // 24: teleswap.daemon.v1.Daemon.Logs:input_type -> teleswap.daemon.v1.LogChunk
+	19, // 25: teleswap.daemon.v1.Daemon.Status:input_type -> teleswap.daemon.v1.StatusRequest
+	22, // 26: teleswap.daemon.v1.Daemon.Targets:input_type -> teleswap.daemon.v1.TargetsRequest
+	26, // 27: teleswap.daemon.v1.Daemon.Leave:input_type -> teleswap.daemon.v1.LeaveRequest
+	27, // 28: teleswap.daemon.v1.Daemon.Restore:input_type -> teleswap.daemon.v1.RestoreRequest
+	28, // 29: teleswap.daemon.v1.Daemon.Version:input_type -> teleswap.daemon.v1.VersionRequest
+	30, // 30: teleswap.daemon.v1.Daemon.Quit:input_type -> teleswap.daemon.v1.QuitRequest
+	6,  // 31: teleswap.daemon.v1.Daemon.Swap:output_type -> teleswap.daemon.v1.Event
+	12, // 32: teleswap.daemon.v1.Daemon.Logs:output_type -> teleswap.daemon.v1.LogsReply
+	20, // 33: teleswap.daemon.v1.Daemon.Status:output_type -> teleswap.daemon.v1.StatusReply
+	23, // 34: teleswap.daemon.v1.Daemon.Targets:output_type -> teleswap.daemon.v1.TargetsReply
+	6,  // 35: teleswap.daemon.v1.Daemon.Leave:output_type -> teleswap.daemon.v1.Event
+	6,  // 36: teleswap.daemon.v1.Daemon.Restore:output_type -> teleswap.daemon.v1.Event
+	29, // 37: teleswap.daemon.v1.Daemon.Version:output_type -> teleswap.daemon.v1.VersionReply
+	6,  // 38: teleswap.daemon.v1.Daemon.Quit:output_type -> teleswap.daemon.v1.Event
+	31, // [31:39] is the sub-list for method output_type
+	23, // [23:31] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_daemon_proto_init() }
@@ -2247,7 +2512,7 @@ func file_daemon_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_daemon_proto_rawDesc), len(file_daemon_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   26,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

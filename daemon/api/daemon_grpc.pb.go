@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	Daemon_Swap_FullMethodName    = "/teleswap.daemon.v1.Daemon/Swap"
+	Daemon_Logs_FullMethodName    = "/teleswap.daemon.v1.Daemon/Logs"
 	Daemon_Status_FullMethodName  = "/teleswap.daemon.v1.Daemon/Status"
 	Daemon_Targets_FullMethodName = "/teleswap.daemon.v1.Daemon/Targets"
 	Daemon_Leave_FullMethodName   = "/teleswap.daemon.v1.Daemon/Leave"
@@ -38,6 +39,10 @@ type DaemonClient interface {
 	// Swap runs one session. The first message up is a SwapRequest. The session outlives neither
 	// its stream nor its child: a stream that breaks is taken as the death of the command.
 	Swap(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SwapUp, Event], error)
+	// Logs takes the output of a session's process, for the log of the agent's pod. The first
+	// message names the session. What is sent waits for the way to the pod, which may be long: who calls must not
+	// let the process wait for it.
+	Logs(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[LogChunk, LogsReply], error)
 	// Status lists the sessions of this daemon.
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusReply, error)
 	// Targets lists what can be swapped in a namespace.
@@ -74,6 +79,19 @@ func (c *daemonClient) Swap(ctx context.Context, opts ...grpc.CallOption) (grpc.
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Daemon_SwapClient = grpc.BidiStreamingClient[SwapUp, Event]
 
+func (c *daemonClient) Logs(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[LogChunk, LogsReply], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Daemon_ServiceDesc.Streams[1], Daemon_Logs_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[LogChunk, LogsReply]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Daemon_LogsClient = grpc.ClientStreamingClient[LogChunk, LogsReply]
+
 func (c *daemonClient) Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(StatusReply)
@@ -96,7 +114,7 @@ func (c *daemonClient) Targets(ctx context.Context, in *TargetsRequest, opts ...
 
 func (c *daemonClient) Leave(ctx context.Context, in *LeaveRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Daemon_ServiceDesc.Streams[1], Daemon_Leave_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Daemon_ServiceDesc.Streams[2], Daemon_Leave_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +133,7 @@ type Daemon_LeaveClient = grpc.ServerStreamingClient[Event]
 
 func (c *daemonClient) Restore(ctx context.Context, in *RestoreRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Daemon_ServiceDesc.Streams[2], Daemon_Restore_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Daemon_ServiceDesc.Streams[3], Daemon_Restore_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +162,7 @@ func (c *daemonClient) Version(ctx context.Context, in *VersionRequest, opts ...
 
 func (c *daemonClient) Quit(ctx context.Context, in *QuitRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Daemon_ServiceDesc.Streams[3], Daemon_Quit_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Daemon_ServiceDesc.Streams[4], Daemon_Quit_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -168,6 +186,10 @@ type DaemonServer interface {
 	// Swap runs one session. The first message up is a SwapRequest. The session outlives neither
 	// its stream nor its child: a stream that breaks is taken as the death of the command.
 	Swap(grpc.BidiStreamingServer[SwapUp, Event]) error
+	// Logs takes the output of a session's process, for the log of the agent's pod. The first
+	// message names the session. What is sent waits for the way to the pod, which may be long: who calls must not
+	// let the process wait for it.
+	Logs(grpc.ClientStreamingServer[LogChunk, LogsReply]) error
 	// Status lists the sessions of this daemon.
 	Status(context.Context, *StatusRequest) (*StatusReply, error)
 	// Targets lists what can be swapped in a namespace.
@@ -193,6 +215,9 @@ type UnimplementedDaemonServer struct{}
 
 func (UnimplementedDaemonServer) Swap(grpc.BidiStreamingServer[SwapUp, Event]) error {
 	return status.Error(codes.Unimplemented, "method Swap not implemented")
+}
+func (UnimplementedDaemonServer) Logs(grpc.ClientStreamingServer[LogChunk, LogsReply]) error {
+	return status.Error(codes.Unimplemented, "method Logs not implemented")
 }
 func (UnimplementedDaemonServer) Status(context.Context, *StatusRequest) (*StatusReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Status not implemented")
@@ -239,6 +264,13 @@ func _Daemon_Swap_Handler(srv interface{}, stream grpc.ServerStream) error {
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Daemon_SwapServer = grpc.BidiStreamingServer[SwapUp, Event]
+
+func _Daemon_Logs_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(DaemonServer).Logs(&grpc.GenericServerStream[LogChunk, LogsReply]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Daemon_LogsServer = grpc.ClientStreamingServer[LogChunk, LogsReply]
 
 func _Daemon_Status_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(StatusRequest)
@@ -352,6 +384,11 @@ var Daemon_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "Swap",
 			Handler:       _Daemon_Swap_Handler,
 			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Logs",
+			Handler:       _Daemon_Logs_Handler,
 			ClientStreams: true,
 		},
 		{

@@ -26,6 +26,9 @@ import (
 // cliArg makes the test binary play the CLI: it reads a Spec from its standard input, runs it and passes signals on.
 const cliArg = "__cli"
 
+// teeEnv has the CLI take a copy of the command's output.
+const teeEnv = "RUNNER_TEST_TEE"
+
 func cliMain() int {
 	var spec Spec
 	if err := json.NewDecoder(os.Stdin).Decode(&spec); err != nil {
@@ -36,7 +39,11 @@ func cliMain() int {
 	signal.Notify(got, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	ctx, cancel := signal.NotifyContext(rootContext(), syscall.SIGUSR2)
 	defer cancel()
-	p, err := Start(ctx, spec, Stdio{Out: os.Stdout, Err: os.Stderr})
+	stdio := Stdio{Out: os.Stdout, Err: os.Stderr}
+	if os.Getenv(teeEnv) != "" {
+		stdio.Tee = func(bool, []byte) {}
+	}
+	p, err := Start(ctx, spec, stdio)
 	if err != nil {
 		fmt.Println(err)
 		return 1

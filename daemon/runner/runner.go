@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"sync"
 	"syscall"
 
 	"github.com/teleswap/teleswap/daemon/sandbox"
@@ -23,32 +24,55 @@ type Spec = sandbox.Spec
 // Mount is one place of a sandbox at which a volume of the pod is seen.
 type Mount = sandbox.Mount
 
+// Hook is what may be run beside the command in its sandbox.
+type Hook = sandbox.Hook
+
 // Exit is how the command ended: by itself with Code, or by Signal (then Code is 128+Signal).
 type Exit = sandbox.Exit
 
 // Stdio are the files that the command gets as its standard input, output and error. Nil: /dev/null. They stay the
 // caller's.
-type Stdio struct{ In, Out, Err *os.File }
+type Stdio struct {
+	In, Out, Err *os.File
+	// Tee, if set, gets a copy of what the command writes, in the order in which it is written to either of its outputs; it must
+	// not wait, nor keep the bytes. The command then has a terminal of its own where the caller has one, and a pipe
+	// where he has a pipe or a file. Where both outputs are one file, all counts as standard output.
+	Tee func(stderr bool, p []byte)
+}
 
 // Process is a command that runs in a sandbox. Its methods are safe for concurrent use.
 //
-// The command is in the caller's process group: what a terminal sends (Ctrl-C, Ctrl-Z, hang-up) reaches it without
-// the caller. When the caller dies, the command and all it started get SIGTERM, and 10 s later SIGKILL.
+// Unless OwnTerminal, the command is in the caller's process group: what a terminal sends (Ctrl-C, Ctrl-Z, hang-up)
+// reaches it without the caller. When the caller dies, the command and all it started get SIGTERM, and 10 s later SIGKILL.
 type Process struct {
 	cmd *exec.Cmd
 	ctl *sandbox.Control
 	pid int
 
-	ended chan struct{} // closed once exit and err are set
-	exit  Exit
-	err   error
+	plumbing *plumbing
+	hooks    sync.Mutex    // one at a time
+	hooked   chan error    // how a hook ended
+	ended    chan struct{} // closed once exit and err are set
+	exit     Exit
+	err      error
 }
 
 // Start makes the sandbox, waits until the daemon has taken it over, and starts the command. ctx bounds the start only;
 // when it ends earlier nothing is left. The caller must call Wait.
 func Start(ctx context.Context, spec Spec, stdio Stdio) (*Process, error) {
-	cmd, ctl, err := sandbox.Start(spec, stdio.In, stdio.Out, stdio.Err)
+	pl, err := plumb(stdio)
 	if err != nil {
+		return nil, err
+	}
+	spec.Terminal = pl.terminal != nil
+	held, err := pl.held()
+	if err != nil {
+		pl.abandon()
+		return nil, err
+	}
+	cmd, ctl, err := sandbox.Start(spec, pl.in, pl.out, pl.err, held...)
+	if err != nil {
+		pl.abandon()
 		return nil, err
 	}
 	// Closing the socket is the first process's sign to give up.
@@ -64,13 +88,31 @@ func Start(ctx context.Context, spec Spec, stdio Stdio) (*Process, error) {
 	case r.Failed != "":
 		err = errors.New(r.Failed)
 	default:
-		p := &Process{cmd: cmd, ctl: ctl, pid: r.Started, ended: make(chan struct{})}
+		p := &Process{cmd: cmd, ctl: ctl, pid: r.Started, plumbing: pl, hooked: make(chan error, 1), ended: make(chan struct{})}
+		pl.started(p.pid, p.letGo)
 		go p.watch()
 		return p, nil
 	}
 	_ = ctl.Close()
 	_ = cmd.Wait()
+	pl.abandon()
 	return nil, err
+}
+
+// letGo has the sandbox's first process close its copies of our ends of the command's pipes.
+func (p *Process) letGo() { _ = p.ctl.Send(sandbox.Order{LetGo: true}) }
+
+// OwnTerminal says that the command has a terminal of its own, shown on the caller's, which is raw meanwhile: lines that the
+// caller writes to his must end with a carriage return too.
+func (p *Process) OwnTerminal() bool { return p.plumbing.terminal != nil }
+
+// Keys has the signals that the user has typed for the command at its own terminal: the command has got them. Nil where it has
+// none, and they come to the caller as signals.
+func (p *Process) Keys() <-chan os.Signal {
+	if p.plumbing.terminal == nil {
+		return nil
+	}
+	return p.plumbing.terminal.keys
 }
 
 // watch waits for the end of the command and then of the sandbox.
@@ -83,8 +125,15 @@ func (p *Process) watch() {
 			break
 		}
 		exit = r.Exit
+		if r.Stopped != 0 && p.plumbing.terminal != nil {
+			p.plumbing.terminal.stopped(p.pid)
+		}
+		if r.HookEnded {
+			p.hooked <- hookError(r.HookError)
+		}
 	}
 	err := p.cmd.Wait()
+	p.plumbing.finish()
 	_ = p.ctl.Close()
 	var status *exec.ExitError
 	switch {
@@ -139,6 +188,29 @@ func (p *Process) Signal(sig os.Signal) error {
 		return err
 	}
 	return nil
+}
+
+// RunHook runs a hook in the sandbox and returns how it ended: a command that ended with another status than 0, or a request
+// without an answer, is an error. It returns os.ErrProcessDone when the command ends first, which ends the hook.
+func (p *Process) RunHook(h Hook) error {
+	p.hooks.Lock()
+	defer p.hooks.Unlock()
+	if err := p.ctl.Send(sandbox.Order{Hook: &h}); err != nil {
+		return os.ErrProcessDone
+	}
+	select {
+	case err := <-p.hooked:
+		return err
+	case <-p.ended:
+		return os.ErrProcessDone
+	}
+}
+
+func hookError(text string) error {
+	if text == "" {
+		return nil
+	}
+	return errors.New(text)
 }
 
 // InitMain is what the program does when its first argument is InitArg: be the first process of a sandbox. args are

@@ -16,13 +16,21 @@ const ControlFD = 3
 type Order struct {
 	Spec   *Spec
 	Signal syscall.Signal
+	// LetGo closes the files that Start gave to hold.
+	LetGo bool
+	// Hook is something to do beside the command; a Report with HookEnded answers it.
+	Hook *Hook
 }
 
 // Report is what the first process tells the CLI: that the command started, that it could not be, or how it ended.
 type Report struct {
 	Started int // process id of the command
 	Failed  string
+	Stopped syscall.Signal // by which the terminal has stopped the command
 	Exit    *Exit
+	// HookEnded answers an Order's Hook, HookError says why it failed; empty: it did not.
+	HookEnded bool
+	HookError string
 }
 
 // Control is one end of the socket between the CLI and the sandbox's first process. One goroutine may read from it

@@ -37,13 +37,14 @@ func Init() int {
 	}
 	orders := make(chan Order)
 	go readOrders(ctl, orders) // ends with the process: the control socket outlives everything here
+	held := heldFiles(order.Spec.Held)
 	child, err := prepare(order.Spec, orders)
 	if err != nil {
 		_ = ctl.Send(Report{Failed: err.Error()})
 		return statusFailed
 	}
 	_ = ctl.Send(Report{Started: child})
-	return newSupervisor(child, ctl, orders, seen).run()
+	return newSupervisor(order.Spec, child, ctl, orders, seen, held).run()
 }
 
 // readOrders passes orders on until the CLI is gone, and closes the channel then.
@@ -131,7 +132,8 @@ func startCommand(spec *Spec) (int, error) {
 		Dir:   spec.Dir,
 		Env:   spec.Env,
 		Files: []uintptr{0, 1, 2},
-		Sys:   &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL},
+		// A group of its own, whose parent is in its session: so the terminal can stop it (setpgid(2), orphaned groups).
+		Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: spec.Terminal, Foreground: spec.Terminal},
 	})
 	if err != nil {
 		return 0, fmt.Errorf("start %s: %w", spec.Argv[0], err)

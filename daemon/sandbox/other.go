@@ -16,7 +16,7 @@ type handoffConn struct{}
 func Check() error { return ErrUnsupported }
 
 // Start starts the first process of a sandbox.
-func Start(Spec, *os.File, *os.File, *os.File) (*exec.Cmd, *Control, error) {
+func Start(Spec, *os.File, *os.File, *os.File, ...*os.File) (*exec.Cmd, *Control, error) {
 	return nil, nil, ErrUnsupported
 }
 

@@ -45,6 +45,11 @@ type Spec struct {
 	Env  []string
 	Dir  string
 	Argv []string
+	// Terminal says that the standard input is a terminal's end made for this sandbox: it becomes the controlling
+	// terminal of a new session, and the command the foreground of it.
+	Terminal bool
+	// Held is how many files the first process was given to hold; Start sets it.
+	Held int
 }
 
 // Mount is a place of the sandbox at which a volume of the pod is seen. The laptop's own files there are covered in the
@@ -81,6 +86,13 @@ type Handoff struct {
 type Exit struct {
 	Code   int
 	Signal syscall.Signal
+}
+
+// Hook is run in the sandbox while the command runs: a command of its own, with the same environment, or a GET request.
+type Hook struct {
+	Argv    []string
+	URL     string
+	Headers []string // "Name: value"
 }
 
 // Socket is a TCP socket that listens. Network is tcp4 or tcp6; a tcp6 socket on [::] usually takes IPv4 too. Inode is

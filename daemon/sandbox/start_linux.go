@@ -12,10 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Start starts the first process of a sandbox in new namespaces and sends it spec. It stays in the caller's process
-// group, so that it and the command get what a terminal sends. Nil files are /dev/null. The caller waits for the command
+// Start starts the first process of a sandbox in new namespaces and sends it spec. Unless spec.Terminal is set it stays in the
+// caller's process group, so that it and the command get what a terminal sends. held are files that it keeps open without
+// using them; when the caller dies it reads them, so that the command can go on writing to their other ends while it ends. Nil files are /dev/null. The caller waits for the command
 // and closes the Control.
-func Start(spec Spec, stdin, stdout, stderr *os.File) (*exec.Cmd, *Control, error) {
+func Start(spec Spec, stdin, stdout, stderr *os.File, held ...*os.File) (*exec.Cmd, *Control, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make the sandbox's control socket: %w", err)
@@ -33,8 +34,10 @@ func Start(spec Spec, stdin, stdout, stderr *os.File) (*exec.Cmd, *Control, erro
 	}
 	cmd := exec.Command("/proc/self/exe", InitArg)
 	cmd.Args[0] = os.Args[0]
+	attr.Setsid, attr.Setctty = spec.Terminal, spec.Terminal
 	cmd.SysProcAttr = attr
-	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.ExtraFiles = append([]*os.File{theirs}, held...)
+	spec.Held = len(held)
 	setStdio(cmd, stdin, stdout, stderr)
 	if err := cmd.Start(); err != nil {
 		_ = ctl.Close()

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"errors"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -24,19 +25,29 @@ const (
 
 // supervisor stays with the command until it and all that it started have ended.
 type supervisor struct {
+	spec   *Spec
 	child  int
 	ctl    *Control
 	orders <-chan Order // closed when the CLI is gone
 	seen   <-chan os.Signal
+	held   []*os.File // what the command writes to, see Start
 
 	witnessed map[os.Signal]time.Time
 	exited    chan syscall.WaitStatus // the command's end, once
-	childless chan struct{}           // closed when no descendant is left
+	stopped   chan syscall.Signal     // the command was stopped by its terminal
+	hookExits chan syscall.WaitStatus // the hook's end
+	hookDone  chan error              // how its request went
+
+	hookMu    sync.Mutex
+	hook      int           // process id of the hook that runs; 0: none
+	childless chan struct{} // closed when no descendant is left
 }
 
-func newSupervisor(child int, ctl *Control, orders <-chan Order, seen <-chan os.Signal) *supervisor {
+func newSupervisor(spec *Spec, child int, ctl *Control, orders <-chan Order, seen <-chan os.Signal, held []*os.File) *supervisor {
 	s := &supervisor{
-		child: child, ctl: ctl, orders: orders, seen: seen,
+		spec: spec, child: child, ctl: ctl, orders: orders, seen: seen, held: held,
+		hookExits: make(chan syscall.WaitStatus, 1), hookDone: make(chan error, 1),
+		stopped:   make(chan syscall.Signal, 1),
 		witnessed: map[os.Signal]time.Time{},
 		exited:    make(chan syscall.WaitStatus, 1),
 		childless: make(chan struct{}),
@@ -50,14 +61,32 @@ func (s *supervisor) reap() {
 	defer close(s.childless)
 	for {
 		var status syscall.WaitStatus
-		pid, err := syscall.Wait4(-1, &status, 0, nil)
+		pid, err := syscall.Wait4(-1, &status, syscall.WUNTRACED, nil)
 		switch {
 		case errors.Is(err, syscall.EINTR):
 		case err != nil: // ECHILD
 			return
+		case status.Stopped():
+			if pid == s.child {
+				s.noteStop(status.StopSignal())
+			}
 		case pid == s.child:
 			s.exited <- status
+		case s.wasHook(pid):
+			s.hookExits <- status
 		}
+	}
+}
+
+// noteStop passes on that the terminal has stopped the command: whoever called it wants to know. SIGSTOP is somebody's who
+// looks at the command.
+func (s *supervisor) noteStop(sig syscall.Signal) {
+	if sig != unix.SIGTSTP && sig != unix.SIGTTIN && sig != unix.SIGTTOU {
+		return
+	}
+	select {
+	case s.stopped <- sig:
+	default:
 	}
 }
 
@@ -67,12 +96,25 @@ func (s *supervisor) run() int {
 		select {
 		case sig := <-s.seen:
 			s.witnessed[sig] = time.Now()
+		case sig := <-s.stopped:
+			_ = s.ctl.Send(Report{Stopped: sig})
 		case o, ok := <-s.orders:
 			if !ok {
+				s.drainHeld()
 				s.endTree(orphanedGrace)
 				return s.report(<-s.exited)
 			}
+			if o.LetGo {
+				s.letGoHeld()
+			}
+			if o.Hook != nil {
+				s.startHook(o.Hook)
+			}
 			s.forward(o.Signal)
+		case status := <-s.hookExits:
+			s.reportHook(exitError(status))
+		case err := <-s.hookDone:
+			s.reportHook(err)
 		case status := <-s.exited:
 			code := s.report(status)
 			s.endTree(leftoverGrace)

@@ -70,6 +70,11 @@ type Link interface {
 	Files
 	// Attach joins the sandbox to the pod: from then on connections go both ways.
 	Attach(ctx context.Context, box Box, view *tunnel.PodView) error
+	// Logs writes output of the process to the agent's own, from where it comes into the pod's log. It waits while the
+	// way is full or broken. One goroutine at a time may call it.
+	Logs(ctx context.Context, stderr bool, p []byte) error
+	// EndLogs returns when the agent has written all of it.
+	EndLogs() error
 	// Transport is the name of the way that was taken.
 	Transport() string
 	// Gone is closed when the agent is lost for good; Err then says why.

@@ -45,6 +45,7 @@ type Prepare struct {
 	Hosts      []byte
 	Env        [][]byte
 	Mounts     []sandbox.Mount
+	Hooks      Hooks
 }
 
 // Activated tells that the local process stands in the target's place.
@@ -58,7 +59,10 @@ type Activated struct {
 type RestoreBegun struct{ Reason string }
 
 // StopChild asks the owner to end its child: nobody calls it any more.
-type StopChild struct{ Reason string }
+type StopChild struct {
+	Reason string
+	Grace  time.Duration // until SIGKILL; zero: the owner's own patience
+}
 
 // TryFailed tells that a try to restore failed; another one follows.
 type TryFailed struct{ Err error }

@@ -306,11 +306,15 @@ func (l *fakeLink) HandOver(_ context.Context, pods []netip.Addr) error {
 }
 
 func (l *fakeLink) Attach(context.Context, Box, *tunnel.PodView) error { return l.tell("attach") }
-func (l *fakeLink) Transport() string                                  { return "fake" }
-func (l *fakeLink) Gone() <-chan struct{}                              { return l.gone }
-func (l *fakeLink) Quiet() <-chan struct{}                             { return l.quiet }
-func (l *fakeLink) Err() error                                         { return l.err }
-func (l *fakeLink) Close() error                                       { return l.tell("close link") }
+func (l *fakeLink) Logs(_ context.Context, stderr bool, p []byte) error {
+	return l.tell("log %v %s", stderr, p)
+}
+func (l *fakeLink) EndLogs() error         { return l.tell("end logs") }
+func (l *fakeLink) Transport() string      { return "fake" }
+func (l *fakeLink) Gone() <-chan struct{}  { return l.gone }
+func (l *fakeLink) Quiet() <-chan struct{} { return l.quiet }
+func (l *fakeLink) Err() error             { return l.err }
+func (l *fakeLink) Close() error           { return l.tell("close link") }
 
 func (l *fakeLink) DialFiles(context.Context) (net.Conn, error) {
 	return nil, errors.New("no files in this world")

@@ -47,6 +47,10 @@ type agentLink struct {
 	// settled brings the neighbours to their loop, once.
 	settled chan *neighbours
 
+	logsMu sync.Mutex
+	logs   *tunnel.LogStream // of logsOf
+	logsOf *tunnel.Client
+
 	mu        sync.Mutex
 	client    *tunnel.Client
 	renewed   chan struct{} // closed when client has been replaced
@@ -197,8 +201,7 @@ func (l *agentLink) firstConnect(ctx context.Context) (*tunnel.Client, error) {
 }
 
 func (l *agentLink) noAgent(refused error) error {
-	return fmt.Errorf("no agent answers on port %d of pod %s, although its container runs: %w\n"+
-		"is image %s the agent's? --agent-image (or TELESWAP_AGENT_IMAGE) names another", l.cfg.Port, l.cfg.Pod.Name, refused, l.cfg.Image)
+	return &NoAgentError{Pod: l.cfg.Pod.Name, Port: l.cfg.Port, Image: l.cfg.Image, Err: refused}
 }
 
 // current is the client in use, and what is closed when it is replaced.
@@ -267,7 +270,7 @@ func (l *agentLink) hear(ctx context.Context, client *tunnel.Client) {
 			switch e := e.(type) {
 			case tunnel.PodShutdown:
 				// Ours or somebody else's doing: the session knows whether it restores.
-				l.lose(fmt.Errorf("pod %s is being deleted", l.cfg.Pod.Name))
+				l.lose(&PodEndsError{Pod: l.cfg.Pod.Name})
 			case tunnel.PodListening:
 				l.heardListening(e)
 			case tunnel.Quiet:

@@ -166,6 +166,13 @@ func (m *Manager) Count() int {
 	return len(m.sessions)
 }
 
+// Get is the session of that id; nil: there is none.
+func (m *Manager) Get(id string) *Session {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.sessions[id]
+}
+
 // Sessions are all sessions, oldest first.
 func (m *Manager) Sessions() []*Session {
 	m.mu.Lock()

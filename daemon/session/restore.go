@@ -265,6 +265,7 @@ func (s *Session) letGo(ctx context.Context, sw *swap, reason string) {
 		errs = append(errs, sw.volumes.Close())
 	}
 	if sw.link != nil {
+		s.setLink(nil)
 		errs = append(errs, sw.link.Close())
 	}
 	if sw.box != nil {

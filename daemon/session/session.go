@@ -56,6 +56,7 @@ type Session struct {
 	transport string
 	agentPod  string
 	childPID  int
+	link      Link // nil: not dialled, or closed
 	why       ending
 	outcome   Outcome
 	watchers  map[*watcher]struct{}
@@ -164,15 +165,17 @@ func (s *Session) Quit(reason string) {
 	closeOnce(s.quitting)
 }
 
-// end keeps the first ending.
-func (s *Session) end(e ending) {
+// end keeps the first ending; it tells whether this is it.
+func (s *Session) end(e ending) (first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	select {
 	case <-s.ended:
+		return false
 	default:
 		s.why = e
 		close(s.ended)
+		return true
 	}
 }
 
@@ -249,15 +252,6 @@ func (s *Session) run(ctx context.Context) {
 func (s *Session) runOrphan(ctx context.Context, entry Entry) {
 	s.end(ending{reason: "its teleswap daemon died"})
 	s.finish(ctx, &swap{entry: entry, orphan: true})
-}
-
-// endWithLink ends the session when its agent is lost. It ends with the session.
-func (s *Session) endWithLink(link Link) {
-	select {
-	case <-link.Gone():
-		s.end(ending{reason: "the agent is gone", err: fmt.Errorf("the agent is gone: %w", link.Err())})
-	case <-s.ended:
-	}
 }
 
 // Retry has a stuck session try again at once, with another connection if conn is set.

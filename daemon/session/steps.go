@@ -264,7 +264,9 @@ func (s *Session) dial(ctx context.Context, sw *swap) (detail string, err error)
 		return "", err
 	}
 	link := sw.link
-	s.attending.Go(func() { s.endWithLink(link) })
+	s.setLink(link)
+	grace := sw.target.Grace()
+	s.attending.Go(func() { s.endWithLink(link, grace) })
 	sw.view, err = sw.link.View(ctx)
 	if err != nil {
 		return "", fmt.Errorf("ask the agent for its pod: %w", err)
@@ -292,7 +294,7 @@ func (s *Session) start(ctx context.Context, sw *swap) (string, error) {
 	sw.prepared = true
 	s.emit(Prepare{
 		Token: token, Hostname: sw.view.GetHostname(), Addresses: prefixes, MTU: sandbox.DefaultMTU,
-		ResolvConf: sw.view.GetResolvConf(), Hosts: sw.view.GetHosts(), Env: sw.view.GetEnv(),
+		ResolvConf: sw.view.GetResolvConf(), Hosts: sw.view.GetHosts(), Env: sw.view.GetEnv(), Hooks: sw.hooks(),
 		Mounts: wanted,
 	})
 	select {

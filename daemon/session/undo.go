@@ -91,10 +91,7 @@ func (s *Session) undoShift(ctx context.Context, sw *swap, u shiftUndo) (string,
 	if err != nil {
 		return "", err
 	}
-	switch {
-	case gone && u.Pod != "":
-		return "pod " + u.Pod + " is gone", nil
-	case gone:
+	if gone {
 		return "the " + o.Kind.String() + " is gone", nil
 	}
 	ready, err := s.takeOver(ctx, sw, o, u.Available)
