@@ -38,7 +38,6 @@ type workload struct {
 	finished  bool   // a Job that is over, a pod that has ended
 	failure   string // why the controller cannot make pods
 	node      string // of a pod
-	ordered   bool   // pods come one after the other
 }
 
 func (w *workload) object() Object { return Object{Kind: w.kind, Name: w.meta.Name} }
@@ -84,7 +83,7 @@ func ofStatefulSet(s *appsv1.StatefulSet) *workload {
 	w := &workload{
 		kind: StatefulSet, meta: s.ObjectMeta, selector: s.Spec.Selector, replicas: wanted(s.Spec.Replicas),
 		ready: s.Status.ReadyReplicas, available: s.Status.AvailableReplicas, observed: s.Status.ObservedGeneration,
-		rolling: s.Status.UpdateRevision != s.Status.CurrentRevision, ordered: s.Spec.PodManagementPolicy != appsv1.ParallelPodManagement,
+		rolling: s.Status.UpdateRevision != s.Status.CurrentRevision,
 	}
 	w.template, w.podName = manifests.StatefulPod(s)
 	return w

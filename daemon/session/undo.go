@@ -136,7 +136,11 @@ func (s *Session) takeOver(ctx context.Context, sw *swap, o kube.Object, n int32
 	if n < 1 {
 		return 0, nil
 	}
-	wait, cancel := context.WithTimeout(ctx, readyTimeout)
+	patience := readyTimeout
+	if o.Kind == kube.StatefulSet {
+		patience *= time.Duration(n) // its pods may come one after the other
+	}
+	wait, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	pods, err := sw.cluster.WaitAvailable(wait, o, n, s.notify())
 	var missing *kube.NotFoundError
@@ -144,7 +148,7 @@ func (s *Session) takeOver(ctx context.Context, sw *swap, o kube.Object, n int32
 	case errors.As(err, &missing):
 		return 0, nil
 	case err != nil && wait.Err() != nil && ctx.Err() == nil:
-		s.warn("%s is given back, but after %s its pods are not ready (%v); see kubectl describe %s", o, readyTimeout, err, o)
+		s.warn("%s is given back, but after %s its pods are not ready (%v); see kubectl describe %s", o, patience, err, o)
 		return 0, nil
 	case err != nil:
 		return 0, err
