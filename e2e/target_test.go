@@ -382,3 +382,77 @@ func TestTargetSkipInit(t *testing.T) {
 	run.WaitEnd(128 + int(sigint))
 	w.WaitUnchanged()
 }
+
+// TestTargetRestoredFromEveryStep kills the command in the midst of each step, for the kinds
+// that are given back in a way of their own.
+func TestTargetRestoredFromEveryStep(t *testing.T) {
+	parallel(t)
+	served := []string{"resolve", "mark", "agent", "dial", "start", "ready", "shift"}
+	for _, tc := range []struct {
+		name, target, scene string
+		pods                int
+		steps               []string
+	}{
+		{"daemonset", "ds/web", kindScene("apps/v1", "DaemonSet", "  selector: {matchLabels: {app: web}}\n"), 1, served},
+		{"pod", "po/web", podScene(), 1, served},
+		{"cronjob", "cj/work", cronScene(), 0, []string{"resolve", "mark", "shift", "agent", "dial", "start", "ready"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.Apply(tc.scene)
+			if tc.pods > 0 {
+				waitPods(w, "app=web", tc.pods)
+			}
+			w.Freeze()
+			for _, step := range tc.steps {
+				run := w.Teleswap(append([]string{"swap", tc.target, "--"}, probe(w)...)...)
+				run.WaitStderr(`^✓ +` + step + `\b`)
+				run.Signal(sigkill)
+				run.Wait()
+				w.WaitUnchanged()
+			}
+		})
+	}
+}
+
+// TestTargetVariableTooLong has a key that is too long for a variable: the original does not
+// start either, and that is said before anything is changed.
+func TestTargetVariableTooLong(t *testing.T) {
+	w := newWorld(t)
+	long := strings.Repeat("x", 140<<10)
+	w.Apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: big}\ndata: {BIG: \"" + long + "\"}\n")
+	w.Apply(strings.Replace(webScene, "{configMapRef: {name: web}}]", "{configMapRef: {name: web}}, {configMapRef: {name: big}}]", 1))
+	w.Eventually("the original to be in trouble", func() string {
+		for _, p := range w.Pods("app=web") {
+			for _, s := range p.Status.ContainerStatuses {
+				if s.RestartCount > 0 || s.State.Waiting != nil && s.State.Waiting.Reason != "ContainerCreating" {
+					return ""
+				}
+			}
+		}
+		return "it starts"
+	})
+	w.Freeze()
+	refused(t, w.Teleswap(append([]string{"swap", "web", "--"}, probe(w)...)...), 2, "variable BIG", "configmap/big", "128 KiB", "as a file")
+	w.WaitUnchanged()
+}
+
+// TestTargetUDPPorts gives the agent the UDP ports of container and Service.
+func TestTargetUDPPorts(t *testing.T) {
+	w := newWorld(t)
+	w.Apply(strings.NewReplacer(
+		"containerPort: 8080}]", "containerPort: 8080}, {name: stats, containerPort: 8125, protocol: UDP}]",
+		"[{port: 80, targetPort: http}]", "[{name: http, port: 80, targetPort: http}, {name: dns, port: 53, targetPort: 5353, protocol: UDP}]",
+	).Replace(webScene))
+	w.WaitAvailable()
+	w.Freeze()
+	run := w.Teleswap(append([]string{"swap", "web", "--"}, probe(w)...)...)
+	run.WaitSwapped()
+	for _, pod := range w.Pods(scene.SessionLabel) {
+		args := strings.Join(pod.Spec.Containers[0].Args, " ")
+		contains(t, "the agent's arguments", args, "--listen 8080", "--listen-udp 5353", "--listen-udp 8125")
+	}
+	run.SignalGroup(sigint)
+	run.WaitEnd(128 + int(sigint))
+	w.WaitUnchanged()
+}

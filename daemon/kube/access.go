@@ -86,6 +86,8 @@ func Useful() []Permission {
 		{"watch", "discovery.k8s.io", "endpointslices", "see that Services know the agent before the target is scaled down"},
 		{"list", "autoscaling", "horizontalpodautoscalers", "note an autoscaler of the target"},
 		{"list", "networking.k8s.io", "networkpolicies", "know the labels by which policies find a pod that is put aside"},
+		{"get", "", "configmaps", "see that no variable is too long for the kernel"},
+		{"get", "", "secrets", "see that no variable is too long for the kernel"},
 		{"get", "", "persistentvolumeclaims", "know whether two pods may mount a volume at a time"},
 		{"patch", "apps", "replicasets", "remove the mark that Kubernetes copied to the target's ReplicaSets"},
 		{"deletecollection", "apps", "replicasets", "take the agent away at once instead of by garbage collection"},

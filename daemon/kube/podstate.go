@@ -57,7 +57,7 @@ func refusalHint(message string) string {
 func judgePod(pod *corev1.Pod, owner, agent string, events map[types.UID]*corev1.Event) verdict {
 	stuck := func(container, reason, message string) verdict {
 		return verdict{err: &PodStuckError{
-			Namespace: pod.Namespace, Pod: pod.Name, Owner: owner, Container: container, Reason: reason, Message: message, Hint: stuckHint(reason, message, container == agent),
+			Namespace: pod.Namespace, Pod: pod.Name, Owner: owner, Container: container, Reason: reason, Message: message, Hint: stuckHint(reason, container == agent),
 		}}
 	}
 	note := ""
@@ -100,11 +100,7 @@ func nodeHint(message string) string {
 	return ""
 }
 
-func stuckHint(reason, message string, agent bool) string {
-	// execve(2), "Limits on size of arguments and environment".
-	if strings.Contains(message, "argument list too long") {
-		return "a variable of the container is longer than the 128 KiB that the kernel allows for one: mount that key of the ConfigMap or Secret as a file instead"
-	}
+func stuckHint(reason string, agent bool) string {
 	if !agent {
 		return "the container is the target's own: see whether the original's pods have the same trouble"
 	}

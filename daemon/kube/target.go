@@ -162,6 +162,9 @@ func (c *Cluster) aim(ctx context.Context, ref Ref, found surroundings) (*Target
 		return nil, err
 	}
 	t.Container = container
+	if err := c.checkVariables(ctx, t); err != nil {
+		return nil, err
+	}
 	ports := portsOf(t.work.template, container, found.services)
 	t.Listen, t.ListenUDP, t.Need, t.TunnelPort, t.Services = ports.listen, ports.udp, ports.need, ports.tunnel, ports.services
 	t.Notes = append(append(t.Notes, ports.notes...), notesOn(w, found.autoscalers)...)
