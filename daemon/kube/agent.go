@@ -120,7 +120,8 @@ func (c *Cluster) DeleteAgent(ctx context.Context, name string, notify Notify) e
 	err := c.insist(ctx, "delete deployment/"+name, func(ctx context.Context) error {
 		return c.client.AppsV1().Deployments(c.namespace).Delete(ctx, name, options)
 	})
-	if apierrors.IsNotFound(err) {
+	if apierrors.IsNotFound(err) || isDenied(err) {
+		// A Pod, then. Whoever swaps those alone need not be allowed to delete Deployments.
 		err = c.insist(ctx, "delete pod/"+name, func(ctx context.Context) error {
 			return c.client.CoreV1().Pods(c.namespace).Delete(ctx, name, options)
 		})

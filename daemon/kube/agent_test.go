@@ -216,3 +216,24 @@ func TestCheckAccess(t *testing.T) {
 		})
 	}
 }
+
+// TestDeleteAgentPod is of an agent without a Deployment, by a user who may not touch those.
+func TestDeleteAgentPod(t *testing.T) {
+	client := fake.NewClientset(podOf(agentName, agentLabels))
+	client.PrependReactor("delete", "deployments", func(k8stesting.Action) (bool, runtime.Object, error) {
+		return true, nil, denial("jane", "delete", "apps", "deployments")
+	})
+	for _, resource := range []string{"replicasets", "pods"} {
+		client.PrependReactor("delete-collection", resource, func(k8stesting.Action) (bool, runtime.Object, error) {
+			return true, nil, denial("jane", "deletecollection", "", resource)
+		})
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := onFake(client).DeleteAgent(ctx, agentName, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.CoreV1().Pods("shop").Get(ctx, agentName, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("the pod is still there: %v", err)
+	}
+}

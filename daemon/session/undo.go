@@ -91,7 +91,10 @@ func (s *Session) undoShift(ctx context.Context, sw *swap, u shiftUndo) (string,
 	if err != nil {
 		return "", err
 	}
-	if gone {
+	switch {
+	case gone && u.Pod != "":
+		return "pod " + u.Pod + " is gone", nil
+	case gone:
 		return "the " + o.Kind.String() + " is gone", nil
 	}
 	ready, err := s.takeOver(ctx, sw, o, u.Available)
