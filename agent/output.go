@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"io"
 	"sync"
 )
@@ -19,6 +20,7 @@ type Output struct {
 	mu     sync.Mutex
 	stderr io.Writer
 	inLine bool   // the process's last byte on stderr did not end a line
+	over   bool   // and it will not: the next line of the agent's has to
 	kept   []byte // lines of the agent that wait for its end
 }
 
@@ -29,23 +31,33 @@ func NewOutput(stdout, stderr io.Writer) *Output { return &Output{stdout: stdout
 func (o *Output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.inLine && len(o.kept)+len(p) <= maxKept {
+	if o.inLine && !o.over && len(o.kept)+len(p) <= maxKept {
 		o.kept = append(o.kept, p...)
 		return len(p), nil
 	}
-	if err := o.releaseLocked(); err != nil {
+	if err := errors.Join(o.breakLocked(), o.releaseLocked()); err != nil {
 		return 0, err
 	}
 	return o.stderr.Write(p)
 }
 
+// releaseLocked writes what was kept back.
 func (o *Output) releaseLocked() error {
-	o.inLine = false
 	if len(o.kept) == 0 {
 		return nil
 	}
 	_, err := o.stderr.Write(o.kept)
 	o.kept = nil
+	return err
+}
+
+// breakLocked ends the process's line for a line of the agent's.
+func (o *Output) breakLocked() error {
+	if !o.inLine {
+		return nil
+	}
+	o.inLine, o.over = false, false
+	_, err := o.stderr.Write([]byte("\n"))
 	return err
 }
 
@@ -65,19 +77,20 @@ func (o *Output) log(stderr bool, p []byte) error {
 	if _, err := o.stderr.Write(p); err != nil {
 		return err
 	}
-	if p[len(p)-1] == '\n' {
-		return o.releaseLocked()
+	o.inLine, o.over = p[len(p)-1] != '\n', false
+	if o.inLine {
+		return nil
 	}
-	o.inLine = true
-	return nil
+	return o.releaseLocked()
 }
 
-// end says that the process writes no more: what was kept back comes out, on a line of its own.
+// end says that the process writes no more: what was kept back comes out, on a line of its
+// own. Without anything of the agent's to come, the process's last line stays as it is.
 func (o *Output) end() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.inLine {
-		_, _ = o.stderr.Write([]byte("\n")) // of the agent: its next line would stand behind the process's
+	o.over = true
+	if len(o.kept) > 0 {
+		_ = errors.Join(o.breakLocked(), o.releaseLocked()) // nobody is left to tell
 	}
-	_ = o.releaseLocked() // nobody is left to tell
 }

@@ -180,6 +180,16 @@ func TestOutput(t *testing.T) {
 	if got := stdout.String(); got != "out \x00\xff" {
 		t.Errorf("stdout %q", got)
 	}
+	stderr.Reset()
+	say(true, "no end")
+	o.end()
+	if got := stderr.String(); got != "no end" {
+		t.Errorf("the process's last line became %q", got)
+	}
+	log.Info("five")
+	if got := stderr.String(); got != "no end\nlevel=INFO msg=five\n" {
+		t.Errorf("stderr %q", got)
+	}
 	say(true, "prompt> ")
 	for range 2 * maxKept / 100 {
 		log.Info(strings.Repeat("x", 100)) // a prompt must not silence the agent for good

@@ -68,19 +68,21 @@ func (n *negatives) answer(q *dns.Msg) ([]byte, bool) {
 	return raw, err == nil
 }
 
-// answerTo makes an answer to q of what was answered then, with what is left of its records' time to live.
+// answerTo makes an answer to q of what was answered then, with what is left of its records' time to live. Its header and
+// its EDNS record are as CoreDNS's, whose own cache passes for the authority, too, and which tells the asker's size.
 func (n *negative) answerTo(q *dns.Msg, now time.Time) ([]byte, error) {
 	a := new(dns.Msg)
 	a.SetRcode(q, dns.RcodeNameError)
-	a.RecursionAvailable = n.msg.RecursionAvailable
+	a.Authoritative, a.RecursionAvailable = n.msg.Authoritative, n.msg.RecursionAvailable
+	a.AuthenticatedData = n.msg.AuthenticatedData
 	age := uint32(now.Sub(n.since) / time.Second)
 	for _, rr := range n.msg.Ns {
 		rr = dns.Copy(rr)
 		rr.Header().Ttl -= min(age, rr.Header().Ttl)
 		a.Ns = append(a.Ns, rr)
 	}
-	if q.IsEdns0() != nil {
-		a.SetEdns0(dns.DefaultMsgSize, false)
+	if opt := q.IsEdns0(); opt != nil {
+		a.SetEdns0(opt.UDPSize(), false)
 	}
 	return a.Pack()
 }

@@ -15,6 +15,7 @@ import (
 func withSOA(zone string, ttl, minimum uint32) func(*dns.Msg) {
 	return func(a *dns.Msg) {
 		if a.Rcode == dns.RcodeNameError {
+			a.Authoritative = true
 			a.Ns = append(a.Ns, &dns.SOA{
 				Hdr: dns.RR_Header{Name: zone, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: ttl},
 				Ns:  "ns." + zone, Mbox: "admin." + zone, Minttl: minimum,
@@ -89,8 +90,11 @@ func TestUnknownNamesAreRemembered(t *testing.T) {
 				if len(second.Ns) != 1 || second.Ns[0].Header().Ttl != first.Ns[0].Header().Ttl-uint32(c.after/time.Second) {
 					t.Errorf("after %v: %v, was %v", c.after, second.Ns, first.Ns)
 				}
-				if (second.IsEdns0() != nil) != (c.second.IsEdns0() != nil) {
-					t.Errorf("EDNS: %v", second.IsEdns0())
+				if got, want := second.IsEdns0(), c.second.IsEdns0(); (got != nil) != (want != nil) || got != nil && got.UDPSize() != want.UDPSize() {
+					t.Errorf("EDNS: %v", got)
+				}
+				if first.Authoritative != second.Authoritative || first.RecursionAvailable != second.RecursionAvailable {
+					t.Errorf("answered %v, then %v", first.MsgHdr, second.MsgHdr)
 				}
 			})
 		})

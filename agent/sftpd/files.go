@@ -163,11 +163,16 @@ func readdir(id uint32, h *handle) []byte {
 		err := onFD(h.file, func(fd int) error {
 			return retry(func() error { return unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) })
 		})
-		if err != nil {
+		if errors.Is(err, unix.ENOENT) {
 			continue
 		}
-		names = appendAttrs(appendString(appendString(names, name), longName(name, &st)), &st)
 		count++
+		names = appendString(names, name)
+		if err != nil { // a folder that may be listed and not entered: without attributes, as readdir(3) gives it
+			names = binary.BigEndian.AppendUint32(appendString(names, name), 0)
+			continue
+		}
+		names = appendAttrs(appendString(names, longName(name, &st)), &st)
 	}
 	b := binary.BigEndian.AppendUint32(answer(typeName, id), count)
 	return append(b, names...)

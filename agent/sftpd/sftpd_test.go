@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -287,6 +288,37 @@ func TestManyNames(t *testing.T) {
 	data := []byte(stat.Extended[0].ExtData)
 	if ino, mtime := binary.BigEndian.Uint64(data), binary.BigEndian.Uint64(data[36:]); ino != want.Ino || int64(mtime) != want.Mtim.Nano() {
 		t.Errorf("inode %d, mtime %d, want %d, %d", ino, mtime, want.Ino, want.Mtim.Nano())
+	}
+}
+
+// A folder that may be listed and not entered gives its names.
+func TestNamesWithoutAttributes(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to be somebody else for a moment")
+	}
+	dir := t.TempDir()
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "name"), nil, 0o600), os.Chmod(dir, 0o444)); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	const nobody = 65534
+	if _, err := unix.SetfsuidRetUid(nobody); err != nil { // of this thread alone
+		t.Fatal(err)
+	}
+	got := readdir(7, &handle{file: f, dir: true})
+	if _, err := unix.SetfsuidRetUid(0); err != nil {
+		t.Fatal(err)
+	}
+	want := appendString(binary.BigEndian.AppendUint32(answer(typeName, 7), 1), "name")
+	want = binary.BigEndian.AppendUint32(appendString(want, "name"), 0)
+	if !bytes.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
