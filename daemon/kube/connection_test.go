@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"k8s.io/cli-runtime/pkg/genericclioptions"
@@ -188,9 +189,9 @@ func TestConnectNames(t *testing.T) {
 // TestCredentialPlugin checks that a plugin sees the CLI's environment and PATH, not
 // this process's, and that its token reaches the server.
 func TestCredentialPlugin(t *testing.T) {
-	var seen string
+	var seen atomic.Value // of the last request; several come at once
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		seen = r.Header.Get("Authorization")
+		seen.Store(r.Header.Get("Authorization"))
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, `{"kind":"DeploymentList","apiVersion":"apps/v1","items":[]}`)
 	}))
@@ -228,8 +229,8 @@ users:
 	if _, err := c.Targets(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if want := "Bearer cli-config"; seen != want {
-		t.Errorf("authorization = %q, want %q", seen, want)
+	if want := "Bearer cli-config"; seen.Load() != want {
+		t.Errorf("authorization = %q, want %q", seen.Load(), want)
 	}
 
 	conn.Environ = []string{"PATH=/usr/bin:/bin"}

@@ -1,8 +1,10 @@
 package volumes
 
 import (
+	"context"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -127,11 +129,19 @@ func TestManyVolumes(t *testing.T) {
 		name := "/many/" + string(rune('a'+i/26)) + string(rune('a'+i%26))
 		places = append(places, place{sandbox.Mount{Path: name}, name})
 	}
-	go func() {
+	ctx, stop := context.WithCancel(t.Context())
+	var sending sync.WaitGroup
+	defer sending.Wait()
+	defer stop()
+	sending.Go(func() {
 		for _, pl := range places {
-			p.trees <- &tunnel.Tree{Root: pl.pod, Entries: []tunnel.TreeEntry{dirEntry(""), fileEntry("f", pl.pod, 0o644)}}
+			select {
+			case p.trees <- &tunnel.Tree{Root: pl.pod, Entries: []tunnel.TreeEntry{dirEntry(""), fileEntry("f", pl.pod, 0o644)}}:
+			case <-ctx.Done():
+				return
+			}
 		}
-	}()
+	})
 	if out := p.sh(places, `cat /many/*/f | wc -c; ls /many | wc -l`); out != "480\n60\n" {
 		t.Errorf("got %q", out)
 	}
