@@ -201,6 +201,7 @@ func (l *agentLink) firstConnect(ctx context.Context) (*tunnel.Client, error) {
 }
 
 func (l *agentLink) noAgent(refused error) error {
+	l.log.Warn("no agent answers", "error", refused)
 	return &NoAgentError{Pod: l.cfg.Pod.Name, Port: l.cfg.Port, Image: l.cfg.Image, Err: refused}
 }
 

@@ -186,8 +186,8 @@ func TestLinkSaysThatThereIsNoAgent(t *testing.T) {
 			}
 		}
 		lines := strings.Split(err.Error(), "\n")
-		if len(lines) < 3 || len(lines[0]) > 100 || strings.Contains(lines[0], "refused") || !strings.HasPrefix(lines[2], "  pod-proxy: ") {
-			t.Errorf("got\n%v\nwant what happened in one short line, what to do, and a line a way", err)
+		if len(lines) != 3 || len(lines[0]) > 100 || strings.Contains(lines[0], "refused") || lines[2] != "tried: pod-proxy (connection refused)" {
+			t.Errorf("got\n%v\nwant what happened in one short line, what to do, and the ways", err)
 		}
 	})
 }

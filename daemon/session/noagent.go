@@ -4,12 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 
 	"github.com/teleswap/teleswap/proxy/transport"
 )
 
-// NoAgentError says that no agent answers in a pod whose container runs. What is to be done comes first, then each way that was
-// tried.
+// NoAgentError says that no agent answers in a pod whose container runs. What is to be done comes first, then in short each
+// way that was tried.
 type NoAgentError struct {
 	Pod   string
 	Port  int32
@@ -23,13 +24,27 @@ func (e *NoAgentError) Error() string {
 		"is image %s the agent's? --agent-image (or TELESWAP_AGENT_IMAGE) names another", e.Port, e.Pod, e.Image)
 	var ways *transport.Failure
 	if !errors.As(e.Err, &ways) {
-		fmt.Fprintf(&b, "\n  %v", e.Err)
+		fmt.Fprintf(&b, "\ntried: %v", e.Err)
 		return b.String()
 	}
+	tried := make([]string, 0, len(ways.Ways))
 	for _, w := range ways.Ways {
-		fmt.Fprintf(&b, "\n  %s: %v", w.Way, w.Err)
+		tried = append(tried, w.Way+" ("+inShort(w.Err)+")")
 	}
+	b.WriteString("\ntried: " + strings.Join(tried, ", "))
 	return b.String()
+}
+
+// inShort is the innermost word of an error that came through several hands; the daemon's log has all of it.
+func inShort(err error) string {
+	text := firstLine(err.Error())
+	if refused := syscall.ECONNREFUSED.Error(); strings.Contains(text, refused) {
+		return refused
+	}
+	if i := strings.LastIndex(text, ": "); i >= 0 {
+		return text[i+len(": "):]
+	}
+	return text
 }
 
 // Unwrap returns the last try's error.
