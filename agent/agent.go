@@ -158,11 +158,10 @@ func newAgent(cfg Config) *agent {
 	a := &agent{cfg: cfg, log: cfg.Logger, ready: newReadiness()}
 	a.view = newView(cfg.Files, cfg.Version)
 	resolver := newResolver(a.view.resolvConf())
-	ping := new(pinger)
 	a.server = tunnel.NewServer(tunnel.ServerConfig{
 		Resolve:    resolver.exchange,
 		View:       a.view.report,
-		Ping:       ping.ping,
+		Ping:       sendEcho,
 		Files:      a.serveFiles,
 		WatchTrees: newTrees(cfg.KeysDir).watch,
 		Log:        cfg.Output.log,

@@ -59,14 +59,13 @@ func inNetns(t *testing.T, f func()) {
 
 func TestPing(t *testing.T) {
 	inNetns(t, func() {
-		p := new(pinger)
 		lo := netip.MustParseAddr("127.0.0.1")
 		const groups = "/proc/sys/net/ipv4/ping_group_range"
 		if err := os.WriteFile(groups, []byte("1 0"), 0); err != nil {
 			t.Error(err)
 			return
 		}
-		if err := p.ping(t.Context(), lo, nil); !errors.Is(err, tunnel.ErrPingUnavailable) || !strings.Contains(err.Error(), `ping_group_range of the pod ("1 0")`) {
+		if err := sendEcho(t.Context(), lo, nil); !errors.Is(err, tunnel.ErrPingUnavailable) || !strings.Contains(err.Error(), `ping_group_range of the pod ("1 0")`) {
 			t.Errorf("without the right to: %v", err)
 		}
 		if err := os.WriteFile(groups, []byte("0 2147483647"), 0); err != nil {
@@ -75,37 +74,37 @@ func TestPing(t *testing.T) {
 		}
 		for _, to := range []string{"127.0.0.1", "::1"} {
 			for _, size := range []int{0, 56, 20000} {
-				if err := p.ping(t.Context(), netip.MustParseAddr(to), make([]byte, size)); err != nil {
+				if err := sendEcho(t.Context(), netip.MustParseAddr(to), make([]byte, size)); err != nil {
 					t.Errorf("ping %s with %d bytes: %v", to, size, err)
 				}
 			}
 		}
-		if err := p.ping(t.Context(), netip.MustParseAddr("10.1.2.3"), nil); !errors.Is(err, syscall.ENETUNREACH) {
+		if err := sendEcho(t.Context(), netip.MustParseAddr("10.1.2.3"), nil); !errors.Is(err, syscall.ENETUNREACH) {
 			t.Errorf("without a route: %v", err)
 		}
 		unreachable := &netlink.Route{Dst: &net.IPNet{IP: net.IPv4(10, 1, 0, 0), Mask: net.CIDRMask(16, 32)}, Type: unix.RTN_UNREACHABLE}
 		if err := netlink.RouteAdd(unreachable); err != nil {
 			t.Error(err)
 		}
-		if err := p.ping(t.Context(), netip.MustParseAddr("10.1.2.3"), nil); !errors.Is(err, syscall.EHOSTUNREACH) {
+		if err := sendEcho(t.Context(), netip.MustParseAddr("10.1.2.3"), nil); !errors.Is(err, syscall.EHOSTUNREACH) {
 			t.Errorf("unreachable: %v", err)
 		}
-		if err := p.ping(t.Context(), lo, make([]byte, 65508)); !errors.Is(err, syscall.EMSGSIZE) {
+		if err := sendEcho(t.Context(), lo, make([]byte, 65508)); !errors.Is(err, syscall.EMSGSIZE) {
 			t.Errorf("oversize: %v", err)
 		}
-		silent(t, p)
+		silent(t)
 	})
 }
 
 // silent pings where no answer comes.
-func silent(t *testing.T, p *pinger) {
+func silent(t *testing.T) {
 	t.Helper()
 	if err := os.WriteFile("/proc/sys/net/ipv4/icmp_echo_ignore_all", []byte("1"), 0); err != nil {
 		t.Error(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if err := p.ping(ctx, netip.MustParseAddr("127.0.0.1"), nil); !errors.Is(err, context.DeadlineExceeded) {
+	if err := sendEcho(ctx, netip.MustParseAddr("127.0.0.1"), nil); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("no answer: %v", err)
 	}
 }
