@@ -13,6 +13,24 @@ import (
 	"github.com/teleswap/teleswap/daemon/runner"
 )
 
+// process is what runs in the target's place: *runner.Process, or a container.
+type process interface {
+	// Pid is the process's, as this machine knows it.
+	Pid() int
+	// Wait returns when the process and all that it left behind have ended.
+	Wait() (runner.Exit, error)
+	// Signal sends a signal; os.ErrProcessDone where nobody is left to get it.
+	Signal(sig os.Signal) error
+	// Keys has the signals typed at a terminal of the process's own; nil without one.
+	Keys() <-chan os.Signal
+	// RunHook runs a hook beside the process.
+	RunHook(h runner.Hook) error
+	// OwnTerminal says that the process has one, shown on ours.
+	OwnTerminal() bool
+	// Done is closed when Wait would return.
+	Done() <-chan struct{}
+}
+
 // child is the user's process, from the first try to start it to its exit status.
 type child struct {
 	started chan startResult
@@ -23,7 +41,7 @@ type child struct {
 	killAt  time.Time // when SIGKILL is due, while preStop runs
 
 	cancelStart context.CancelFunc // not nil while it starts
-	process     *runner.Process    // not nil while it runs
+	process     process            // not nil while it runs
 	keys        <-chan os.Signal   // what is typed at a terminal of its own
 	rung        rung
 	ran         bool
@@ -32,7 +50,7 @@ type child struct {
 }
 
 type startResult struct {
-	process *runner.Process
+	process process
 	err     error
 }
 
@@ -75,10 +93,11 @@ func (c *child) start(ctx context.Context, spec func() (runner.Spec, error), s s
 			return
 		}
 		p, err := runner.Start(ctx, sp, runner.Stdio{In: s.in, Out: s.out, Err: s.err, Tee: tee})
-		if err != nil {
-			p = nil
+		if err != nil { // a nil *runner.Process would be no nil process
+			c.started <- startResult{err: err}
+			return
 		}
-		c.started <- startResult{p, err}
+		c.started <- startResult{process: p}
 	}()
 }
 
