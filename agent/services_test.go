@@ -23,6 +23,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/teleswap/teleswap/proxy/procnet"
 	"github.com/teleswap/teleswap/proxy/tunnel"
 )
 
@@ -218,55 +219,11 @@ func TestLogsThroughTheTunnel(t *testing.T) {
 	}
 }
 
-func TestParseSockets(t *testing.T) {
-	const tcp = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 101 1 0000000000000000 100 0 0 10 0
-   1: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 102 1 0000000000000000 100 0 0 10 0
-   2: 0700F40A:C350 0900F40A:1538 01 00000000:00000000 00:00000000 00000000     0        0 103 1 0000000000000000 20 4 30 10 -1
-`
-	const tcp6 = `  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 00000000000000000000000001000000:1F91 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 104 1 0000000000000000 100 0 0 10 0
-   1: 0000000000000000FFFF00000700F40A:1F92 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 105 1 0000000000000000 100 0 0 10 0
-`
-	tests := []struct {
-		name, table string
-		without     map[uint64]bool
-		want        []netip.AddrPort
-		bad         bool
-	}{
-		{name: "tcp", table: tcp, want: addrPorts("127.0.0.1:8080", "0.0.0.0:80")},
-		{name: "not the agent's", table: tcp, without: map[uint64]bool{101: true}, want: addrPorts("0.0.0.0:80")},
-		{name: "tcp6", table: tcp6, want: addrPorts("[::1]:8081", "10.244.0.7:8082")},
-		{name: "empty"},
-		{name: "short line", table: "head\n1: 2\n", bad: true},
-		{name: "no address", table: strings.Replace(tcp, "0100007F:1F90", "0100007F", 1), bad: true},
-		{name: "odd address", table: strings.Replace(tcp, "0100007F:1F90", "01007F:1F90", 1), bad: true},
-	}
-	for _, tt := range tests {
-		got, err := parseSockets([]byte(tt.table), tcpListen, tt.without)
-		if (err != nil) != tt.bad || !slices.Equal(got, tt.want) {
-			t.Errorf("%s: got %v, %v, want %v", tt.name, got, err, tt.want)
-		}
-	}
-}
-
 func addrPorts(texts ...string) (addrs []netip.AddrPort) {
 	for _, s := range texts {
 		addrs = append(addrs, netip.MustParseAddrPort(s))
 	}
 	return addrs
-}
-
-func FuzzParseSockets(f *testing.F) {
-	f.Add([]byte("head\n   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 101 1\n"))
-	f.Fuzz(func(t *testing.T, table []byte) {
-		addrs, err := parseSockets(table, tcpListen, nil)
-		for _, a := range addrs {
-			if !a.IsValid() || a.Addr().Is4In6() {
-				t.Errorf("%v, %v", a, err)
-			}
-		}
-	})
 }
 
 // What another process listens on is told, and that it does no more; the agent's own is not, nor
@@ -332,11 +289,8 @@ func TestLookSeesNothingOfOurs(t *testing.T) {
 	if slices.Contains(got.TCP, own) {
 		t.Error("the process's own listener is told")
 	}
-	table, err := os.ReadFile("/proc/net/tcp")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if all, err := parseSockets(table, tcpListen, nil); err != nil || !slices.Contains(all, own) {
+	all, err := procnet.Listening("/proc")
+	if err != nil || !slices.ContainsFunc(all, func(s procnet.Socket) bool { return s.Addr == own }) {
 		t.Errorf("the kernel's table: %v, %v", all, err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/teleswap/teleswap/daemon/sandbox"
 	"github.com/teleswap/teleswap/daemon/session"
+	"github.com/teleswap/teleswap/proxy/procnet"
 )
 
 // boxes receives sandboxes and gives each to the session that expects it.
@@ -129,11 +130,11 @@ func (b *box) TakeMounts() ([]*os.File, []string) {
 }
 
 // Listening implements session.Box.
-func (b *box) Listening() ([]sandbox.Socket, error) {
+func (b *box) Listening() ([]procnet.Socket, error) {
 	all, err := sandbox.Listening(b.handoff.PID)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return slices.DeleteFunc(all, func(s sandbox.Socket) bool {
+	return slices.DeleteFunc(all, func(s procnet.Socket) bool {
 		_, is := b.ours[s.Inode]
 		return is
 	}), err

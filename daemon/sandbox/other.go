@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"syscall"
+
+	"github.com/teleswap/teleswap/proxy/procnet"
 )
 
 type handoffConn struct{}
@@ -47,8 +49,8 @@ func (h *Handoff) Dial(string, netip.AddrPort) (*os.File, error) { return nil, E
 // Close gives the sandbox up.
 func (h *Handoff) Close() error { return nil }
 
-// Listening returns the TCP sockets that listen in the network namespace of process pid.
-func Listening(int) ([]Socket, error) { return nil, ErrUnsupported }
+// Listening returns the sockets that listen in the network namespace of process pid.
+func Listening(int) ([]procnet.Socket, error) { return nil, ErrUnsupported }
 
 // Processes returns the processes in a network namespace.
 func Processes(*os.File) ([]int, error) { return nil, ErrUnsupported }

@@ -94,11 +94,3 @@ type Hook struct {
 	URL     string
 	Headers []string // "Name: value"
 }
-
-// Socket is a TCP socket that listens. Network is tcp4 or tcp6; a tcp6 socket on [::] usually takes IPv4 too. Inode is
-// the number by which fstat(2) knows it.
-type Socket struct {
-	Addr    netip.AddrPort
-	Network string
-	Inode   uint64
-}

@@ -11,7 +11,7 @@ import (
 
 	"github.com/teleswap/teleswap/daemon/kube"
 	"github.com/teleswap/teleswap/daemon/ledger"
-	"github.com/teleswap/teleswap/daemon/sandbox"
+	"github.com/teleswap/teleswap/proxy/procnet"
 	"github.com/teleswap/teleswap/proxy/tunnel"
 )
 
@@ -126,8 +126,8 @@ type Box interface {
 	TakeTUN() *os.File
 	// TakeMounts gives the volumes' files away, which the taker closes; nil where problems says why there is none.
 	TakeMounts() (files []*os.File, problems []string)
-	// Listening are the TCP sockets that listen in the sandbox, but for those of Listen.
-	Listening() ([]sandbox.Socket, error)
+	// Listening are the sockets that listen in the sandbox, but for those of Listen.
+	Listening() ([]procnet.Socket, error)
 	// Listen makes a socket in the sandbox that listens, or for UDP is bound; Dial one that is connected. See
 	// sandbox.Handoff. The caller closes the file.
 	Listen(network string, addr netip.AddrPort) (*os.File, error)

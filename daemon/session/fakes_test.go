@@ -15,7 +15,7 @@ import (
 
 	"github.com/teleswap/teleswap/daemon/kube"
 	"github.com/teleswap/teleswap/daemon/ledger"
-	"github.com/teleswap/teleswap/daemon/sandbox"
+	"github.com/teleswap/teleswap/proxy/procnet"
 	"github.com/teleswap/teleswap/proxy/tunnel"
 )
 
@@ -347,12 +347,12 @@ func (b *fakeBox) Listen(string, netip.AddrPort) (*os.File, error) {
 
 func (b *fakeBox) Dial(string, netip.AddrPort) (*os.File, error) { return nil, errors.ErrUnsupported }
 
-func (b *fakeBox) Listening() ([]sandbox.Socket, error) {
+func (b *fakeBox) Listening() ([]procnet.Socket, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var all []sandbox.Socket
+	var all []procnet.Socket
 	for _, p := range b.ports {
-		all = append(all, sandbox.Socket{Network: "tcp", Addr: netip.AddrPortFrom(netip.IPv4Unspecified(), p)})
+		all = append(all, procnet.Socket{Network: "tcp", Addr: netip.AddrPortFrom(netip.IPv4Unspecified(), p)})
 	}
 	return all, nil
 }

@@ -13,8 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/teleswap/teleswap/daemon/sandbox"
 	"github.com/teleswap/teleswap/proxy/ping"
+	"github.com/teleswap/teleswap/proxy/procnet"
 	"github.com/teleswap/teleswap/proxy/tunnel"
 )
 
@@ -127,7 +127,7 @@ type boxHere struct {
 }
 
 func (b *boxHere) TakeTUN() *os.File                    { return b.tun }
-func (b *boxHere) Listening() ([]sandbox.Socket, error) { return nil, nil }
+func (b *boxHere) Listening() ([]procnet.Socket, error) { return nil, nil }
 func (b *boxHere) Listen(network string, addr netip.AddrPort) (*os.File, error) {
 	return b.makerHere.Listen(network, addr)
 }
