@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -156,12 +157,17 @@ func places(network string, addrs []netip.AddrPort) []place {
 type neighbour struct {
 	place
 	all    *neighbours
-	stop   context.CancelFunc
+	socket io.Closer          // what listens
+	stop   context.CancelFunc // ends its connections and flows
 	served sync.WaitGroup
 }
 
-// close ends the listener and its connections, and waits for them.
+// close ends the listener, then its connections, and waits for them: whoever sees one end and connects again at once
+// is refused.
 func (nb *neighbour) close() {
+	if err := nb.socket.Close(); err != nil {
+		nb.all.log.Debug("close another container's port", "at", nb.place, "error", err)
+	}
 	nb.stop()
 	nb.served.Wait()
 }
@@ -184,6 +190,7 @@ func (n *neighbours) begin(ctx context.Context, p place) (*neighbour, error) {
 			nb.stop()
 			return nil, fmt.Errorf("use a socket of the sandbox: %w", err)
 		}
+		nb.socket = pc
 		nb.served.Go(func() { nb.receiveLoop(ctx, pc.(*net.UDPConn)) })
 		return nb, nil
 	}
@@ -192,21 +199,17 @@ func (n *neighbours) begin(ctx context.Context, p place) (*neighbour, error) {
 		nb.stop()
 		return nil, fmt.Errorf("use a socket of the sandbox: %w", err)
 	}
+	nb.socket = lis
 	nb.served.Go(func() { nb.acceptLoop(ctx, lis) })
 	return nb, nil
 }
 
-// acceptLoop takes the process's connections until ctx ends.
+// acceptLoop takes the process's connections until the listener is closed. The connections end with ctx.
 func (nb *neighbour) acceptLoop(ctx context.Context, lis net.Listener) {
-	defer context.AfterFunc(ctx, func() { _ = lis.Close() })()
-	defer func() { _ = lis.Close() }()
 	for {
 		c, err := lis.Accept()
 		switch {
-		case ctx.Err() != nil:
-			if err == nil {
-				relay.Reset(c)
-			}
+		case errors.Is(err, net.ErrClosed):
 			return
 		case err != nil:
 			nb.all.log.Warn("accept for another container", "at", nb.place, "error", err)
@@ -235,16 +238,14 @@ func (nb *neighbour) connect(ctx context.Context, c net.Conn) {
 	}
 }
 
-// receiveLoop takes the process's datagrams until ctx ends, and sorts them into flows.
+// receiveLoop takes the process's datagrams until the socket is closed, and sorts them into flows, which end with ctx.
 func (nb *neighbour) receiveLoop(ctx context.Context, pc *net.UDPConn) {
-	defer context.AfterFunc(ctx, func() { _ = pc.Close() })()
-	defer func() { _ = pc.Close() }()
 	var mu sync.Mutex
 	flows := make(map[netip.AddrPort]*sender)
 	buf := make([]byte, 1<<16)
 	for {
 		n, from, err := pc.ReadFromUDPAddrPort(buf)
-		if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {

@@ -8,8 +8,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -166,6 +168,52 @@ func TestNeighboursAreWhereTheyAreInThePod(t *testing.T) {
 				t.Error("its port is still here")
 			}
 		})
+	}
+}
+
+// closing is a connection that tells when it is closed.
+type closing struct {
+	net.Conn
+	closed func()
+}
+
+func (c closing) Close() error {
+	c.closed()
+	return c.Conn.Close()
+}
+
+// TestNeighboursPortGoesFirst: whoever is cut off because a container has ended, and tries again, is refused; it does not
+// reach a port that is about to go.
+func TestNeighboursPortGoesFirst(t *testing.T) {
+	l := newNeighbourLab(t)
+	var late atomic.Int32
+	l.dial = func(_ context.Context, _, address string) (net.Conn, error) {
+		near, far := tcpPair(t)
+		t.Cleanup(func() { _ = far.Close() })
+		l.arrive <- far
+		return closing{near, func() {
+			if c, err := net.Dial("tcp", address); err == nil {
+				late.Add(1)
+				_ = c.Close()
+			}
+		}}, nil
+	}
+	for range 20 { // otherwise a wrong order would show only now and then
+		addr := freePort(t, "127.0.0.1")
+		l.tell(tunnel.PodListening{TCP: []netip.AddrPort{addr}})
+		for range 5 {
+			dialUntil(t, addr)
+			<-l.arrive
+		}
+		for range 2 { // when the loop takes the second it has done the first
+			l.tell(tunnel.PodListening{}) // the container has ended
+			for len(l.told) > 0 {
+				runtime.Gosched()
+			}
+		}
+	}
+	if n := late.Load(); n > 0 {
+		t.Errorf("%d connections ended while the port was still here", n)
 	}
 }
 
