@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -25,14 +26,15 @@ func TestHooks(t *testing.T) {
 		{"signal", "signal 9", Hook{Argv: []string{"sh", "-c", "kill -9 $$"}}},
 		{"no such command", "not found", Hook{Argv: []string{"no-such-command"}}},
 		{"nobody listens", "refused", Hook{URL: "http://127.0.0.1:8081/"}},
-		{"no HTTP", "malformed", Hook{URL: "http://127.0.0.1:8080/"}}, // so it came to the command, in its network
+		// So it came to the command, in its network; its greeting may come before the request has gone.
+		{"no HTTP", "malformed|readLoopPeekFail", Hook{URL: "http://127.0.0.1:8080/"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			err := r.RunHook(c.hook)
 			if c.fails == "" && err != nil {
 				t.Error(err)
 			}
-			if c.fails != "" && (err == nil || !strings.Contains(err.Error(), c.fails)) {
+			if c.fails != "" && (err == nil || !regexp.MustCompile(c.fails).MatchString(err.Error())) {
 				t.Errorf("got %v, want %q", err, c.fails)
 			}
 		})
