@@ -42,8 +42,8 @@ type agentLink struct {
 	loops  sync.WaitGroup
 	gone   chan struct{}
 	quiet  chan struct{}
-	// attached brings the stack to the accepting loop, once.
-	attached chan *netstack.Stack
+	// attached brings what serves to the accepting loop, once.
+	attached chan served
 	// settled brings the neighbours to their loop, once.
 	settled chan *neighbours
 
@@ -108,7 +108,7 @@ func dialAgent(ctx context.Context, cfg LinkConfig, list []transport.Way) (*agen
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	l := &agentLink{
 		cfg: cfg, log: cfg.Logger, stop: stop, gone: make(chan struct{}), quiet: make(chan struct{}), renewed: make(chan struct{}),
-		attached: make(chan *netstack.Stack, 1), settled: make(chan *neighbours, 1),
+		attached: make(chan served, 1), settled: make(chan *neighbours, 1),
 		ladder: &transport.Ladder{Ways: list, Handshake: tunnel.ClientHandshake(tlsConfig), Logger: cfg.Logger},
 	}
 	client, err := l.firstConnect(ctx)

@@ -22,7 +22,7 @@ const (
 // awaitListening waits until the process listens on every needed port. It warns when
 // that takes long, and again when the process listens on yet another port. That it
 // listens on less is what processes do that end.
-func (s *Session) awaitListening(ctx context.Context, box Box, need []int32) error {
+func (s *Session) awaitListening(ctx context.Context, at listens, need []int32) error {
 	tick := time.NewTicker(listenEvery)
 	defer tick.Stop()
 	patience := time.NewTimer(listenPatience)
@@ -30,7 +30,7 @@ func (s *Session) awaitListening(ctx context.Context, box Box, need []int32) err
 	late := false
 	var warned []int32
 	for {
-		have, err := listensOn(box)
+		have, err := listensOn(at)
 		if err != nil {
 			return afterBox(ctx, err)
 		}
@@ -66,9 +66,9 @@ func afterBox(ctx context.Context, err error) error {
 	}
 }
 
-// listensOn are the TCP ports on which something in the sandbox listens, sorted.
-func listensOn(box Box) ([]int32, error) {
-	sockets, err := box.Listening()
+// listensOn are the TCP ports on which something listens there, sorted.
+func listensOn(at listens) ([]int32, error) {
+	sockets, err := at.Listening()
 	if err != nil {
 		return nil, fmt.Errorf("see what the process listens on: %w", err)
 	}

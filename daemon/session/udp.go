@@ -9,7 +9,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/teleswap/teleswap/proxy/netstack"
 	"github.com/teleswap/teleswap/proxy/ping"
 	"github.com/teleswap/teleswap/proxy/relay"
 	"github.com/teleswap/teleswap/proxy/tunnel"
@@ -53,8 +52,8 @@ func pingErr(err error) error {
 }
 
 // serveFlow joins a flow of datagrams that arrived at the pod to the process.
-func (l *agentLink) serveFlow(ctx context.Context, stack *netstack.Stack, in *tunnel.Inbound) {
-	local, err := stack.DialUDP(ctx, in.Remote, in.Local)
+func (l *agentLink) serveFlow(ctx context.Context, to served, in *tunnel.Inbound) {
+	local, err := to.DialUDP(ctx, in.Remote, in.Local)
 	if err != nil {
 		l.log.Debug("inbound datagrams were refused", "port", in.Local.Port(), "error", err)
 		if err := in.Refuse(errnoOf(err)); err != nil {

@@ -65,7 +65,7 @@ func (l *agentLink) Attach(ctx context.Context, box Box, view *tunnel.PodView) e
 		near.tell(*l.listening)
 	}
 	l.mu.Unlock()
-	l.attached <- stack
+	l.attached <- boxed{stack, box}
 	l.settled <- near
 	select { // the process may want its sidecars at once
 	case <-near.begun:
@@ -173,9 +173,9 @@ func (p podResolver) Exchange(ctx context.Context, msg []byte) ([]byte, error) {
 // acceptLoop serves connections that arrive at the pod, over one tunnel after the
 // other. It ends with ctx or when the agent is lost.
 func (l *agentLink) acceptLoop(ctx context.Context) {
-	var stack *netstack.Stack
+	var to served
 	select {
-	case stack = <-l.attached:
+	case to = <-l.attached:
 	case <-ctx.Done():
 		return
 	}
@@ -192,7 +192,7 @@ func (l *agentLink) acceptLoop(ctx context.Context) {
 		if err := l.retell(ctx, client); err != nil {
 			l.log.Warn("the agent could not be told its state again", "error", err)
 		}
-		err = client.Accept(ctx, func(ctx context.Context, in *tunnel.Inbound) { l.serve(ctx, stack, in) })
+		err = client.Accept(ctx, func(ctx context.Context, in *tunnel.Inbound) { l.serve(ctx, to, in) })
 		if ctx.Err() == nil {
 			l.log.Info("accepting from this tunnel ended", "error", err)
 			select { // nothing more comes from this client
@@ -218,12 +218,12 @@ func (l *agentLink) retell(ctx context.Context, client *tunnel.Client) error {
 }
 
 // serve joins one connection that arrived at the pod to the process.
-func (l *agentLink) serve(ctx context.Context, stack *netstack.Stack, in *tunnel.Inbound) {
+func (l *agentLink) serve(ctx context.Context, to served, in *tunnel.Inbound) {
 	if in.Network == "udp" {
-		l.serveFlow(ctx, stack, in)
+		l.serveFlow(ctx, to, in)
 		return
 	}
-	local, err := stack.DialTCP(ctx, in.Remote, in.Local)
+	local, err := to.DialTCP(ctx, in.Remote, in.Local)
 	if err != nil {
 		l.log.Debug("an inbound connection was refused", "port", in.Local.Port(), "error", err)
 		if err := in.Refuse(errnoOf(err)); err != nil {
