@@ -14,9 +14,15 @@ help: ## what there is
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## bin/teleswap and bin/teleswap-agent (static)
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/teleswap ./cmd/teleswap
+build: ## bin/teleswap with the agent in it, the same as kubectl's plugin, and bin/teleswap-agent (static)
+	packaging/build --version '$(VERSION)' --out bin
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/teleswap-agent ./cmd/teleswap-agent
+	ln -sf teleswap bin/kubectl-teleswap
+	ln -sf teleswap bin/kubectl_complete-teleswap
+
+.PHONY: release
+release: ## dist/: an archive for each system, and the manifest for krew
+	packaging/release --version '$(VERSION)' --out dist
 
 .PHONY: test
 test: unit lint e2e ## everything: unit tests, lint, e2e, all with -race (without root the e2e part is skipped, aloud)
@@ -70,4 +76,4 @@ bin/cluster:
 
 .PHONY: clean
 clean: ## built binaries and this clone's images (not the shared cache, not the cluster: cluster-down)
-	rm -rf bin .cache/images
+	rm -rf bin dist .cache/images

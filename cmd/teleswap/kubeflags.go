@@ -54,6 +54,18 @@ func (k *kubeFlags) complete(root *cobra.Command) {
 	}
 }
 
+// context is the name of the context in use; empty where there is none.
+func (k *kubeFlags) context() string {
+	if *k.flags.Context != "" {
+		return *k.flags.Context
+	}
+	cfg, err := k.flags.ToRawKubeConfigLoader().RawConfig()
+	if err != nil {
+		return ""
+	}
+	return cfg.CurrentContext
+}
+
 func (k *kubeFlags) contexts() []string {
 	cfg, err := k.flags.ToRawKubeConfigLoader().RawConfig()
 	if err != nil {

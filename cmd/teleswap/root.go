@@ -53,10 +53,16 @@ func usage(format string, args ...any) error {
 
 // run is the whole program: it returns the exit status.
 func run(ctx context.Context, args []string, s streams) int {
+	if completes(os.Args[0]) {
+		args = append([]string{cobra.ShellCompRequestCmd}, args...)
+	}
 	a := &app{streams: s, paths: runtimePaths(), state: stateDir(), kube: newKubeFlags()}
 	args, command, err := splitRun(args)
 	if err == nil {
 		root := a.rootCommand(command)
+		if calledAs := pluginName(os.Args[0]); calledAs != "" {
+			root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: calledAs}
+		}
 		root.SetArgs(args)
 		err = root.ExecuteContext(ctx)
 	}
@@ -97,7 +103,7 @@ and it has the environment of the pod. When it ends, the cluster is as it was.`,
 	a.kube.add(root.PersistentFlags())
 	a.kube.complete(root)
 	root.AddCommand(a.swapCommand(command), a.statusCommand(), a.listCommand(), a.leaveCommand(),
-		a.restoreCommand(), a.versionCommand(), a.quitCommand(), a.daemonCommand())
+		a.restoreCommand(), a.imageCommand(), a.versionCommand(), a.quitCommand(), a.daemonCommand())
 	return root
 }
 

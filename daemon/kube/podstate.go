@@ -106,7 +106,8 @@ func stuckHint(reason string, agent bool) string {
 	}
 	switch reason {
 	case "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError", "SignatureValidationFailed":
-		return "make the agent's image available to the cluster, or name another with --agent-image (and --agent-pull-policy)"
+		return "bring the image to the cluster: `teleswap image load` (kind, minikube, k3d, a containerd), `teleswap image push REGISTRY/NAME` and\n" +
+			"--agent-image REGISTRY/NAME, or `teleswap image save FILE` and load that file by other means"
 	}
 	return ""
 }

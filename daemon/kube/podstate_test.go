@@ -34,7 +34,7 @@ func TestJudgePod(t *testing.T) {
 		wants    []string // parts of error or note
 	}{
 		{name: "starting", statuses: []corev1.ContainerStatus{waitingFor("app", "ContainerCreating", "")}},
-		{name: "image", statuses: []corev1.ContainerStatus{waitingFor("app", "ErrImagePull", "not found")}, stuck: "ErrImagePull", wants: []string{"container app of pod web-1", "not found", "--agent-image"}},
+		{name: "image", statuses: []corev1.ContainerStatus{waitingFor("app", "ErrImagePull", "not found")}, stuck: "ErrImagePull", wants: []string{"container app of pod web-1", "not found", "--agent-image", "image load", "image push", "image save"}},
 		{name: "image of a sidecar", statuses: []corev1.ContainerStatus{waitingFor("proxy", "ImagePullBackOff", "Back-off")}, stuck: "ImagePullBackOff", wants: []string{"container proxy", "the target's own"}},
 		{name: "missing config", init: []corev1.ContainerStatus{waitingFor("migrate", "CreateContainerConfigError", `secret "x" not found`)}, stuck: "CreateContainerConfigError", wants: []string{`secret "x" not found`}},
 		{name: "agent crashes", statuses: []corev1.ContainerStatus{crashing("app")}, stuck: "CrashLoopBackOff", wants: []string{"exit code 3", "no keys"}},

@@ -44,7 +44,10 @@ func (l *Lab) readClusterStatus(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("cluster status: %w", err)
 	}
-	var s struct{ State, Why, Kubeconfig, KubeconfigLaptop, LaptopNetworkNamespace string }
+	var s struct {
+		State, Why, Kubeconfig, KubeconfigLaptop, LaptopNetworkNamespace, Kubectl string
+		PID                                                                       int
+	}
 	if err := json.Unmarshal(out, &s); err != nil {
 		return fmt.Errorf("decode the cluster's status: %w", err)
 	}
@@ -52,6 +55,7 @@ func (l *Lab) readClusterStatus(ctx context.Context) error {
 		return fmt.Errorf("the cluster is not up, or does not say all: %s", out)
 	}
 	l.kubeconfig, l.laptopKubeconfig = s.Kubeconfig, s.KubeconfigLaptop
+	l.Kubectl, l.Containerd = s.Kubectl, fmt.Sprintf("/proc/%d/root/run/containerd/containerd.sock", s.PID)
 	l.laptopNet = filepath.Join("/var/run/netns", s.LaptopNetworkNamespace)
 	return nil
 }

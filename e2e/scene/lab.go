@@ -30,6 +30,10 @@ type Lab struct {
 	Images Images
 	Laptop *Laptop
 
+	// Kubectl is the embedded cluster's own, with ctr beside it, and Containerd its runtime's socket; empty with
+	// a cluster of the user's own.
+	Kubectl, Containerd string
+
 	// Kubeconfigs with an administrator's credentials: for this process, and for the laptop.
 	kubeconfig       string
 	laptopKubeconfig string
