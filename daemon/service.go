@@ -230,6 +230,16 @@ func (s *service) Targets(ctx context.Context, req *api.TargetsRequest) (*api.Ta
 	return reply, nil
 }
 
+// Namespaces implements api.DaemonServer.
+func (s *service) Namespaces(ctx context.Context, req *api.NamespacesRequest) (*api.NamespacesReply, error) {
+	defer s.call()()
+	names, err := s.sessions.Namespaces(ctx, req.GetConnection())
+	if err != nil {
+		return nil, failed(err)
+	}
+	return &api.NamespacesReply{Names: names}, nil
+}
+
 // Leave implements api.DaemonServer.
 func (s *service) Leave(req *api.LeaveRequest, stream grpc.ServerStreamingServer[api.Event]) error {
 	defer s.call()()

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -38,17 +40,23 @@ func (k *kubeFlags) connection() ([]byte, error) {
 	return data, nil
 }
 
-// complete offers the kubeconfig's names; no cluster is asked for them.
-func (k *kubeFlags) complete(root *cobra.Command) {
+// complete offers the kubeconfig's names, and more namespaces.
+func (k *kubeFlags) complete(root *cobra.Command, moreNamespaces func(context.Context) []string) {
 	names := func(pick func() []string) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return pick(), cobra.ShellCompDirectiveNoFileComp
 		}
 	}
-	for flag, pick := range map[string]func() []string{
-		"context": k.contexts, "cluster": k.clusters, "user": k.users, "namespace": k.namespaces,
-	} {
-		if err := root.RegisterFlagCompletionFunc(flag, names(pick)); err != nil {
+	offered := map[string]cobra.CompletionFunc{
+		"context": names(k.contexts), "cluster": names(k.clusters), "user": names(k.users),
+		"namespace": func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+			all := append(k.namespaces(), moreNamespaces(cmd.Context())...)
+			slices.Sort(all)
+			return slices.Compact(all), cobra.ShellCompDirectiveNoFileComp
+		},
+	}
+	for flag, offer := range offered {
+		if err := root.RegisterFlagCompletionFunc(flag, offer); err != nil {
 			cobra.CompErrorln(err.Error())
 		}
 	}
@@ -90,7 +98,7 @@ func (k *kubeFlags) users() []string {
 	return sortedKeys(cfg.AuthInfos)
 }
 
-// namespaces are those that the kubeconfig's contexts name: few users may list all.
+// namespaces are those that the kubeconfig's contexts name.
 func (k *kubeFlags) namespaces() []string {
 	cfg, err := k.flags.ToRawKubeConfigLoader().RawConfig()
 	if err != nil {

@@ -101,7 +101,7 @@ and it has the environment of the pod. When it ends, the cluster is as it was.`,
 	root.SetFlagErrorFunc(flagError)
 	root.CompletionOptions.DisableDescriptions = false
 	a.kube.add(root.PersistentFlags())
-	a.kube.complete(root)
+	a.kube.complete(root, a.namespaces)
 	root.AddCommand(a.swapCommand(command), a.statusCommand(), a.listCommand(), a.leaveCommand(),
 		a.restoreCommand(), a.imageCommand(), a.versionCommand(), a.quitCommand(), a.daemonCommand())
 	return root

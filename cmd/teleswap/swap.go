@@ -125,22 +125,46 @@ func checkCommand(command []string) error {
 }
 
 func (a *app) targets(ctx context.Context) ([]*api.Target, error) {
+	var targets []*api.Target
+	err := a.askQuietly(ctx, func(c *api.Client, conn []byte) error {
+		reply, err := c.Targets(ctx, &api.TargetsRequest{Connection: conn})
+		targets = reply.GetTargets()
+		return err
+	})
+	return targets, err
+}
+
+// namespaces are those of the cluster, for a shell; none where the user may not list them.
+func (a *app) namespaces(ctx context.Context) []string {
+	ctx, cancel := context.WithTimeout(ctx, completionPatience)
+	defer cancel()
+	var names []string
+	// A shell is no place for errors.
+	_ = a.askQuietly(ctx, func(c *api.Client, conn []byte) error {
+		reply, err := c.Namespaces(ctx, &api.NamespacesRequest{Connection: conn})
+		names = reply.GetNames()
+		return err
+	})
+	return names
+}
+
+// askQuietly asks the daemon of the cluster, and prints nothing.
+func (a *app) askQuietly(ctx context.Context, ask func(c *api.Client, conn []byte) error) error {
 	conn, err := a.kube.connection()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	silent := *a
 	if silent.err, err = os.OpenFile(os.DevNull, os.O_WRONLY, 0); err != nil {
-		return nil, err
+		return err
 	}
 	defer closeQuietly(silent.err)
 	c, err := silent.dial(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer closeQuietly(c)
-	reply, err := c.Targets(ctx, &api.TargetsRequest{Connection: conn})
-	return reply.GetTargets(), err
+	return ask(c, conn)
 }
 
 // The child's ladder of signals: how long each rung has before the next.

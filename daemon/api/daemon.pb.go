@@ -1939,6 +1939,94 @@ func (x *Mark) GetSince() *timestamppb.Timestamp {
 	return nil
 }
 
+type NamespacesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Connection    []byte                 `protobuf:"bytes,1,opt,name=connection,proto3" json:"connection,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NamespacesRequest) Reset() {
+	*x = NamespacesRequest{}
+	mi := &file_daemon_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NamespacesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NamespacesRequest) ProtoMessage() {}
+
+func (x *NamespacesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_daemon_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NamespacesRequest.ProtoReflect.Descriptor instead.
+func (*NamespacesRequest) Descriptor() ([]byte, []int) {
+	return file_daemon_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *NamespacesRequest) GetConnection() []byte {
+	if x != nil {
+		return x.Connection
+	}
+	return nil
+}
+
+type NamespacesReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Names         []string               `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NamespacesReply) Reset() {
+	*x = NamespacesReply{}
+	mi := &file_daemon_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NamespacesReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NamespacesReply) ProtoMessage() {}
+
+func (x *NamespacesReply) ProtoReflect() protoreflect.Message {
+	mi := &file_daemon_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NamespacesReply.ProtoReflect.Descriptor instead.
+func (*NamespacesReply) Descriptor() ([]byte, []int) {
+	return file_daemon_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *NamespacesReply) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
 type LeaveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A session's id or its target's name; empty means the only session there is.
@@ -1950,7 +2038,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_daemon_proto_msgTypes[25]
+	mi := &file_daemon_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1962,7 +2050,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[25]
+	mi := &file_daemon_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1975,7 +2063,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{25}
+	return file_daemon_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *LeaveRequest) GetSelector() string {
@@ -2006,7 +2094,7 @@ type RestoreRequest struct {
 
 func (x *RestoreRequest) Reset() {
 	*x = RestoreRequest{}
-	mi := &file_daemon_proto_msgTypes[26]
+	mi := &file_daemon_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2018,7 +2106,7 @@ func (x *RestoreRequest) String() string {
 func (*RestoreRequest) ProtoMessage() {}
 
 func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[26]
+	mi := &file_daemon_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2031,7 +2119,7 @@ func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
 func (*RestoreRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{26}
+	return file_daemon_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RestoreRequest) GetConnection() []byte {
@@ -2070,7 +2158,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_daemon_proto_msgTypes[27]
+	mi := &file_daemon_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2082,7 +2170,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[27]
+	mi := &file_daemon_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2095,7 +2183,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{27}
+	return file_daemon_proto_rawDescGZIP(), []int{29}
 }
 
 type VersionReply struct {
@@ -2110,7 +2198,7 @@ type VersionReply struct {
 
 func (x *VersionReply) Reset() {
 	*x = VersionReply{}
-	mi := &file_daemon_proto_msgTypes[28]
+	mi := &file_daemon_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2122,7 +2210,7 @@ func (x *VersionReply) String() string {
 func (*VersionReply) ProtoMessage() {}
 
 func (x *VersionReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[28]
+	mi := &file_daemon_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2135,7 +2223,7 @@ func (x *VersionReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionReply.ProtoReflect.Descriptor instead.
 func (*VersionReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{28}
+	return file_daemon_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *VersionReply) GetVersion() string {
@@ -2176,7 +2264,7 @@ type QuitRequest struct {
 
 func (x *QuitRequest) Reset() {
 	*x = QuitRequest{}
-	mi := &file_daemon_proto_msgTypes[29]
+	mi := &file_daemon_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2188,7 +2276,7 @@ func (x *QuitRequest) String() string {
 func (*QuitRequest) ProtoMessage() {}
 
 func (x *QuitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[29]
+	mi := &file_daemon_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2201,7 +2289,7 @@ func (x *QuitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuitRequest.ProtoReflect.Descriptor instead.
 func (*QuitRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{29}
+	return file_daemon_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *QuitRequest) GetIfIdle() bool {
@@ -2362,7 +2450,13 @@ const file_daemon_proto_rawDesc = "" +
 	"\asession\x18\x01 \x01(\tR\asession\x12\x12\n" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12\x12\n" +
 	"\x04host\x18\x03 \x01(\tR\x04host\x120\n" +
-	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"<\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"3\n" +
+	"\x11NamespacesRequest\x12\x1e\n" +
+	"\n" +
+	"connection\x18\x01 \x01(\fR\n" +
+	"connection\"'\n" +
+	"\x0fNamespacesReply\x12\x14\n" +
+	"\x05names\x18\x01 \x03(\tR\x05names\"<\n" +
 	"\fLeaveRequest\x12\x1a\n" +
 	"\bselector\x18\x01 \x01(\tR\bselector\x12\x10\n" +
 	"\x03all\x18\x02 \x01(\bR\x03all\"\x85\x01\n" +
@@ -2380,12 +2474,14 @@ const file_daemon_proto_rawDesc = "" +
 	"\x03pid\x18\x03 \x01(\x03R\x03pid\x12\x1a\n" +
 	"\bsessions\x18\x04 \x01(\x05R\bsessions\"&\n" +
 	"\vQuitRequest\x12\x17\n" +
-	"\aif_idle\x18\x01 \x01(\bR\x06ifIdle2\xdc\x04\n" +
+	"\aif_idle\x18\x01 \x01(\bR\x06ifIdle2\xb6\x05\n" +
 	"\x06Daemon\x12A\n" +
 	"\x04Swap\x12\x1a.teleswap.daemon.v1.SwapUp\x1a\x19.teleswap.daemon.v1.Event(\x010\x01\x12E\n" +
 	"\x04Logs\x12\x1c.teleswap.daemon.v1.LogChunk\x1a\x1d.teleswap.daemon.v1.LogsReply(\x01\x12L\n" +
 	"\x06Status\x12!.teleswap.daemon.v1.StatusRequest\x1a\x1f.teleswap.daemon.v1.StatusReply\x12O\n" +
-	"\aTargets\x12\".teleswap.daemon.v1.TargetsRequest\x1a .teleswap.daemon.v1.TargetsReply\x12F\n" +
+	"\aTargets\x12\".teleswap.daemon.v1.TargetsRequest\x1a .teleswap.daemon.v1.TargetsReply\x12X\n" +
+	"\n" +
+	"Namespaces\x12%.teleswap.daemon.v1.NamespacesRequest\x1a#.teleswap.daemon.v1.NamespacesReply\x12F\n" +
 	"\x05Leave\x12 .teleswap.daemon.v1.LeaveRequest\x1a\x19.teleswap.daemon.v1.Event0\x01\x12J\n" +
 	"\aRestore\x12\".teleswap.daemon.v1.RestoreRequest\x1a\x19.teleswap.daemon.v1.Event0\x01\x12O\n" +
 	"\aVersion\x12\".teleswap.daemon.v1.VersionRequest\x1a .teleswap.daemon.v1.VersionReply\x12D\n" +
@@ -2404,7 +2500,7 @@ func file_daemon_proto_rawDescGZIP() []byte {
 }
 
 var file_daemon_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_daemon_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_daemon_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_daemon_proto_goTypes = []any{
 	(Step_State)(0),               // 0: teleswap.daemon.v1.Step.State
 	(*SwapUp)(nil),                // 1: teleswap.daemon.v1.SwapUp
@@ -2432,12 +2528,14 @@ var file_daemon_proto_goTypes = []any{
 	(*TargetsReply)(nil),          // 23: teleswap.daemon.v1.TargetsReply
 	(*Target)(nil),                // 24: teleswap.daemon.v1.Target
 	(*Mark)(nil),                  // 25: teleswap.daemon.v1.Mark
-	(*LeaveRequest)(nil),          // 26: teleswap.daemon.v1.LeaveRequest
-	(*RestoreRequest)(nil),        // 27: teleswap.daemon.v1.RestoreRequest
-	(*VersionRequest)(nil),        // 28: teleswap.daemon.v1.VersionRequest
-	(*VersionReply)(nil),          // 29: teleswap.daemon.v1.VersionReply
-	(*QuitRequest)(nil),           // 30: teleswap.daemon.v1.QuitRequest
-	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
+	(*NamespacesRequest)(nil),     // 26: teleswap.daemon.v1.NamespacesRequest
+	(*NamespacesReply)(nil),       // 27: teleswap.daemon.v1.NamespacesReply
+	(*LeaveRequest)(nil),          // 28: teleswap.daemon.v1.LeaveRequest
+	(*RestoreRequest)(nil),        // 29: teleswap.daemon.v1.RestoreRequest
+	(*VersionRequest)(nil),        // 30: teleswap.daemon.v1.VersionRequest
+	(*VersionReply)(nil),          // 31: teleswap.daemon.v1.VersionReply
+	(*QuitRequest)(nil),           // 32: teleswap.daemon.v1.QuitRequest
+	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
 }
 var file_daemon_proto_depIdxs = []int32{
 	2,  // 0: teleswap.daemon.v1.SwapUp.request:type_name -> teleswap.daemon.v1.SwapRequest
@@ -2457,30 +2555,32 @@ var file_daemon_proto_depIdxs = []int32{
 	13, // 14: teleswap.daemon.v1.Prepare.pre_stop:type_name -> teleswap.daemon.v1.Hook
 	14, // 15: teleswap.daemon.v1.Hook.http_get:type_name -> teleswap.daemon.v1.HTTPGet
 	21, // 16: teleswap.daemon.v1.StatusReply.sessions:type_name -> teleswap.daemon.v1.Session
-	31, // 17: teleswap.daemon.v1.StatusReply.since:type_name -> google.protobuf.Timestamp
-	31, // 18: teleswap.daemon.v1.Session.since:type_name -> google.protobuf.Timestamp
+	33, // 17: teleswap.daemon.v1.StatusReply.since:type_name -> google.protobuf.Timestamp
+	33, // 18: teleswap.daemon.v1.Session.since:type_name -> google.protobuf.Timestamp
 	7,  // 19: teleswap.daemon.v1.Session.steps:type_name -> teleswap.daemon.v1.Step
 	24, // 20: teleswap.daemon.v1.TargetsReply.targets:type_name -> teleswap.daemon.v1.Target
 	25, // 21: teleswap.daemon.v1.Target.mark:type_name -> teleswap.daemon.v1.Mark
-	31, // 22: teleswap.daemon.v1.Mark.since:type_name -> google.protobuf.Timestamp
+	33, // 22: teleswap.daemon.v1.Mark.since:type_name -> google.protobuf.Timestamp
 	1,  // 23: teleswap.daemon.v1.Daemon.Swap:input_type -> teleswap.daemon.v1.SwapUp
 	11, // 24: teleswap.daemon.v1.Daemon.Logs:input_type -> teleswap.daemon.v1.LogChunk
 	19, // 25: teleswap.daemon.v1.Daemon.Status:input_type -> teleswap.daemon.v1.StatusRequest
 	22, // 26: teleswap.daemon.v1.Daemon.Targets:input_type -> teleswap.daemon.v1.TargetsRequest
-	26, // 27: teleswap.daemon.v1.Daemon.Leave:input_type -> teleswap.daemon.v1.LeaveRequest
-	27, // 28: teleswap.daemon.v1.Daemon.Restore:input_type -> teleswap.daemon.v1.RestoreRequest
-	28, // 29: teleswap.daemon.v1.Daemon.Version:input_type -> teleswap.daemon.v1.VersionRequest
-	30, // 30: teleswap.daemon.v1.Daemon.Quit:input_type -> teleswap.daemon.v1.QuitRequest
-	6,  // 31: teleswap.daemon.v1.Daemon.Swap:output_type -> teleswap.daemon.v1.Event
-	12, // 32: teleswap.daemon.v1.Daemon.Logs:output_type -> teleswap.daemon.v1.LogsReply
-	20, // 33: teleswap.daemon.v1.Daemon.Status:output_type -> teleswap.daemon.v1.StatusReply
-	23, // 34: teleswap.daemon.v1.Daemon.Targets:output_type -> teleswap.daemon.v1.TargetsReply
-	6,  // 35: teleswap.daemon.v1.Daemon.Leave:output_type -> teleswap.daemon.v1.Event
-	6,  // 36: teleswap.daemon.v1.Daemon.Restore:output_type -> teleswap.daemon.v1.Event
-	29, // 37: teleswap.daemon.v1.Daemon.Version:output_type -> teleswap.daemon.v1.VersionReply
-	6,  // 38: teleswap.daemon.v1.Daemon.Quit:output_type -> teleswap.daemon.v1.Event
-	31, // [31:39] is the sub-list for method output_type
-	23, // [23:31] is the sub-list for method input_type
+	26, // 27: teleswap.daemon.v1.Daemon.Namespaces:input_type -> teleswap.daemon.v1.NamespacesRequest
+	28, // 28: teleswap.daemon.v1.Daemon.Leave:input_type -> teleswap.daemon.v1.LeaveRequest
+	29, // 29: teleswap.daemon.v1.Daemon.Restore:input_type -> teleswap.daemon.v1.RestoreRequest
+	30, // 30: teleswap.daemon.v1.Daemon.Version:input_type -> teleswap.daemon.v1.VersionRequest
+	32, // 31: teleswap.daemon.v1.Daemon.Quit:input_type -> teleswap.daemon.v1.QuitRequest
+	6,  // 32: teleswap.daemon.v1.Daemon.Swap:output_type -> teleswap.daemon.v1.Event
+	12, // 33: teleswap.daemon.v1.Daemon.Logs:output_type -> teleswap.daemon.v1.LogsReply
+	20, // 34: teleswap.daemon.v1.Daemon.Status:output_type -> teleswap.daemon.v1.StatusReply
+	23, // 35: teleswap.daemon.v1.Daemon.Targets:output_type -> teleswap.daemon.v1.TargetsReply
+	27, // 36: teleswap.daemon.v1.Daemon.Namespaces:output_type -> teleswap.daemon.v1.NamespacesReply
+	6,  // 37: teleswap.daemon.v1.Daemon.Leave:output_type -> teleswap.daemon.v1.Event
+	6,  // 38: teleswap.daemon.v1.Daemon.Restore:output_type -> teleswap.daemon.v1.Event
+	31, // 39: teleswap.daemon.v1.Daemon.Version:output_type -> teleswap.daemon.v1.VersionReply
+	6,  // 40: teleswap.daemon.v1.Daemon.Quit:output_type -> teleswap.daemon.v1.Event
+	32, // [32:41] is the sub-list for method output_type
+	23, // [23:32] is the sub-list for method input_type
 	23, // [23:23] is the sub-list for extension type_name
 	23, // [23:23] is the sub-list for extension extendee
 	0,  // [0:23] is the sub-list for field type_name
@@ -2512,7 +2612,7 @@ func file_daemon_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_daemon_proto_rawDesc), len(file_daemon_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   30,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

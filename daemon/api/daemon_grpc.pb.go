@@ -22,14 +22,15 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Daemon_Swap_FullMethodName    = "/teleswap.daemon.v1.Daemon/Swap"
-	Daemon_Logs_FullMethodName    = "/teleswap.daemon.v1.Daemon/Logs"
-	Daemon_Status_FullMethodName  = "/teleswap.daemon.v1.Daemon/Status"
-	Daemon_Targets_FullMethodName = "/teleswap.daemon.v1.Daemon/Targets"
-	Daemon_Leave_FullMethodName   = "/teleswap.daemon.v1.Daemon/Leave"
-	Daemon_Restore_FullMethodName = "/teleswap.daemon.v1.Daemon/Restore"
-	Daemon_Version_FullMethodName = "/teleswap.daemon.v1.Daemon/Version"
-	Daemon_Quit_FullMethodName    = "/teleswap.daemon.v1.Daemon/Quit"
+	Daemon_Swap_FullMethodName       = "/teleswap.daemon.v1.Daemon/Swap"
+	Daemon_Logs_FullMethodName       = "/teleswap.daemon.v1.Daemon/Logs"
+	Daemon_Status_FullMethodName     = "/teleswap.daemon.v1.Daemon/Status"
+	Daemon_Targets_FullMethodName    = "/teleswap.daemon.v1.Daemon/Targets"
+	Daemon_Namespaces_FullMethodName = "/teleswap.daemon.v1.Daemon/Namespaces"
+	Daemon_Leave_FullMethodName      = "/teleswap.daemon.v1.Daemon/Leave"
+	Daemon_Restore_FullMethodName    = "/teleswap.daemon.v1.Daemon/Restore"
+	Daemon_Version_FullMethodName    = "/teleswap.daemon.v1.Daemon/Version"
+	Daemon_Quit_FullMethodName       = "/teleswap.daemon.v1.Daemon/Quit"
 )
 
 // DaemonClient is the client API for Daemon service.
@@ -47,6 +48,8 @@ type DaemonClient interface {
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusReply, error)
 	// Targets lists what can be swapped in a namespace.
 	Targets(ctx context.Context, in *TargetsRequest, opts ...grpc.CallOption) (*TargetsReply, error)
+	// Namespaces lists those that the user may list.
+	Namespaces(ctx context.Context, in *NamespacesRequest, opts ...grpc.CallOption) (*NamespacesReply, error)
 	// Leave ends sessions: the cluster is restored while the local process still serves.
 	Leave(ctx context.Context, in *LeaveRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error)
 	// Restore undoes what sessions without a living daemon have left.
@@ -106,6 +109,16 @@ func (c *daemonClient) Targets(ctx context.Context, in *TargetsRequest, opts ...
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(TargetsReply)
 	err := c.cc.Invoke(ctx, Daemon_Targets_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *daemonClient) Namespaces(ctx context.Context, in *NamespacesRequest, opts ...grpc.CallOption) (*NamespacesReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(NamespacesReply)
+	err := c.cc.Invoke(ctx, Daemon_Namespaces_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -194,6 +207,8 @@ type DaemonServer interface {
 	Status(context.Context, *StatusRequest) (*StatusReply, error)
 	// Targets lists what can be swapped in a namespace.
 	Targets(context.Context, *TargetsRequest) (*TargetsReply, error)
+	// Namespaces lists those that the user may list.
+	Namespaces(context.Context, *NamespacesRequest) (*NamespacesReply, error)
 	// Leave ends sessions: the cluster is restored while the local process still serves.
 	Leave(*LeaveRequest, grpc.ServerStreamingServer[Event]) error
 	// Restore undoes what sessions without a living daemon have left.
@@ -224,6 +239,9 @@ func (UnimplementedDaemonServer) Status(context.Context, *StatusRequest) (*Statu
 }
 func (UnimplementedDaemonServer) Targets(context.Context, *TargetsRequest) (*TargetsReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Targets not implemented")
+}
+func (UnimplementedDaemonServer) Namespaces(context.Context, *NamespacesRequest) (*NamespacesReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Namespaces not implemented")
 }
 func (UnimplementedDaemonServer) Leave(*LeaveRequest, grpc.ServerStreamingServer[Event]) error {
 	return status.Error(codes.Unimplemented, "method Leave not implemented")
@@ -308,6 +326,24 @@ func _Daemon_Targets_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Daemon_Namespaces_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(NamespacesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DaemonServer).Namespaces(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Daemon_Namespaces_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DaemonServer).Namespaces(ctx, req.(*NamespacesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Daemon_Leave_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(LeaveRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -373,6 +409,10 @@ var Daemon_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Targets",
 			Handler:    _Daemon_Targets_Handler,
+		},
+		{
+			MethodName: "Namespaces",
+			Handler:    _Daemon_Namespaces_Handler,
 		},
 		{
 			MethodName: "Version",

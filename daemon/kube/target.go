@@ -81,6 +81,19 @@ type TargetSummary struct {
 	Mark       *Mark // nil: not swapped
 }
 
+// Namespaces lists the names of the cluster's namespaces, which few users may.
+func (c *Cluster) Namespaces(ctx context.Context) ([]string, error) {
+	list, err := c.client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, c.explain("list namespaces", err)
+	}
+	names := make([]string, 0, len(list.Items))
+	for _, ns := range list.Items {
+		names = append(names, ns.Name)
+	}
+	return names, nil
+}
+
 // Targets lists what can be swapped in the cluster's namespace, by kind and name:
 // without agents, and without what belongs to something else that can be swapped.
 func (c *Cluster) Targets(ctx context.Context) ([]TargetSummary, error) {

@@ -33,6 +33,7 @@ type Finder interface {
 	CheckAccess(ctx context.Context, kind string) error
 	ServiceCIDRs(ctx context.Context) ([]netip.Prefix, error)
 	Targets(ctx context.Context) ([]kube.TargetSummary, error)
+	Namespaces(ctx context.Context) ([]string, error)
 	ListMarked(ctx context.Context, allNamespaces bool) ([]kube.Marked, error)
 }
 

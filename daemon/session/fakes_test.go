@@ -137,6 +137,8 @@ func (c *fakeCluster) ServiceCIDRs(context.Context) ([]netip.Prefix, error) {
 	return []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}, nil
 }
 
+func (c *fakeCluster) Namespaces(context.Context) ([]string, error) { return nil, errors.ErrUnsupported }
+
 func (c *fakeCluster) Targets(context.Context) ([]kube.TargetSummary, error) {
 	if err := errors.Join(c.err("Targets"), c.gate.pass()); err != nil {
 		return nil, err

@@ -257,3 +257,13 @@ func (m *Manager) Targets(ctx context.Context, conn json.RawMessage) (namespace 
 	targets, err = cluster.Targets(ctx)
 	return cluster.Namespace(), targets, errors.Join(err, cluster.Close())
 }
+
+// Namespaces lists the names of the namespaces of the connection's cluster.
+func (m *Manager) Namespaces(ctx context.Context, conn json.RawMessage) (names []string, err error) {
+	cluster, err := m.cfg.Connect(conn)
+	if err != nil {
+		return nil, err
+	}
+	names, err = cluster.Namespaces(ctx)
+	return names, errors.Join(err, cluster.Close())
+}
