@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/teleswap/teleswap/dnsresolver/stub"
 )
 
 const (
@@ -24,8 +26,6 @@ const (
 	podTime = 2 * time.Second
 	// laptopTime is what the laptop's has then.
 	laptopTime = 2500 * time.Millisecond
-	// headerSize is a DNS message's header in bytes (RFC 1035 section 4.1.1).
-	headerSize = 12
 	// clusterDomain is the cluster's whatever the search domains are. A cluster may have another one, but then it is
 	// among the search domains.
 	clusterDomain = "cluster.local."
@@ -77,7 +77,7 @@ func (a answer) says(rcode int) bool { return a.msg != nil && a.msg.Rcode == rco
 func (r *Resolver) Query(ctx context.Context, msg []byte) ([]byte, error) {
 	q := new(dns.Msg)
 	if err := q.Unpack(msg); err != nil {
-		if len(msg) < headerSize || q.Response {
+		if len(msg) < stub.HeaderSize || q.Response {
 			return nil, ErrNoQuery
 		}
 		return reply(q, msg, dns.RcodeFormatError)
@@ -227,7 +227,7 @@ func reply(q *dns.Msg, msg []byte, rcode int) ([]byte, error) {
 	if raw, err := a.Pack(); err == nil {
 		return raw, nil
 	}
-	raw := make([]byte, headerSize)
+	raw := make([]byte, stub.HeaderSize)
 	copy(raw, msg[:4])
 	const response, recursionAvailable = 1 << 15, 1 << 7
 	flags := binary.BigEndian.Uint16(raw[2:])

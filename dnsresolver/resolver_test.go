@@ -13,6 +13,8 @@ import (
 
 	"github.com/miekg/dns"
 	"go.uber.org/goleak"
+
+	"github.com/teleswap/teleswap/dnsresolver/stub"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -205,7 +207,7 @@ func TestWhatIsNoPlainQuery(t *testing.T) {
 				}
 				return
 			}
-			if err != nil || rcode(got) != c.rcode || !bytes.Equal(got[:2], c.msg[:2]) || got[2]&0x80 == 0 {
+			if err != nil || stub.RCode(got) != c.rcode || !bytes.Equal(got[:2], c.msg[:2]) || got[2]&0x80 == 0 {
 				t.Errorf("got %x, %v", got, err)
 			}
 		})
@@ -235,7 +237,7 @@ func FuzzQuery(f *testing.F) {
 			}
 			return
 		}
-		if len(got) < headerSize || !bytes.Equal(got[:2], msg[:2]) || got[2]&0x80 == 0 {
+		if len(got) < stub.HeaderSize || !bytes.Equal(got[:2], msg[:2]) || got[2]&0x80 == 0 {
 			t.Fatalf("%x answered with %x", msg, got)
 		}
 		if err := new(dns.Msg).Unpack(got); err != nil {

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/miekg/dns"
+
+	"github.com/teleswap/teleswap/dnsresolver/stub"
 )
 
 // nameserver serves DNS on a loopback address's port 53 equivalent by UDP and TCP, and returns its port.
@@ -107,7 +109,7 @@ func TestNameserversInTheirOrder(t *testing.T) {
 				}
 				return
 			}
-			if err != nil || rcode(got) != c.rcode {
+			if err != nil || stub.RCode(got) != c.rcode {
 				t.Errorf("got %x, %v", got, err)
 			}
 		})
@@ -127,6 +129,21 @@ func TestCutAnswerComesByTCP(t *testing.T) {
 	var a dns.Msg
 	if err := a.Unpack(got); err != nil || len(a.Answer) != len(ips) {
 		t.Errorf("%d answers, %v", len(a.Answer), err)
+	}
+}
+
+// TestAnswerToAnotherQuestion: what has the right id only is no answer.
+func TestAnswerToAnotherQuestion(t *testing.T) {
+	server := nameserver(t, func(w dns.ResponseWriter, q *dns.Msg) {
+		forged := new(dns.Msg).SetRcode(q, dns.RcodeNameError)
+		forged.Question[0].Name = "example.org."
+		_ = w.WriteMsg(forged)
+		says(dns.RcodeSuccess, "192.0.2.1")(w, q)
+	})
+	_, raw := query(t, "example.com", dns.TypeA)
+	got, err := known(t, server).Exchange(t.Context(), raw)
+	if err != nil || stub.RCode(got) != dns.RcodeSuccess {
+		t.Errorf("got %x, %v", got, err)
 	}
 }
 
