@@ -79,7 +79,7 @@ func (d *LinkDialer) Dial(ctx context.Context, cfg LinkConfig) (Link, error) {
 	d.mu.Lock()
 	last := d.last[server]
 	d.mu.Unlock()
-	list := preferring(last, ways(cfg))
+	list := transport.Preferring(last, ways(cfg))
 	if d.Only != "" {
 		list = slices.DeleteFunc(list, func(w transport.Way) bool { return w.Name != d.Only })
 		if len(list) == 0 {
@@ -152,20 +152,6 @@ func wayNames(list []transport.Way) string {
 		names = append(names, w.Name)
 	}
 	return strings.Join(names, ", ")
-}
-
-// preferring puts the way of that name in front.
-func preferring(name string, list []transport.Way) []transport.Way {
-	slices.SortStableFunc(list, func(a, b transport.Way) int {
-		switch {
-		case a.Name == name && b.Name != name:
-			return -1
-		case b.Name == name && a.Name != name:
-			return 1
-		}
-		return 0
-	})
-	return list
 }
 
 func (l *agentLink) connect(ctx context.Context) (*tunnel.Client, error) {

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/teleswap/teleswap/daemon/kube"
-	"github.com/teleswap/teleswap/proxy/transport"
 	"github.com/teleswap/teleswap/proxy/tunnel"
 )
 
@@ -242,10 +241,6 @@ func TestDialerRemembersTheWay(t *testing.T) {
 	a.dial(d)
 	if got := d.last["https://test"]; got != "pod-proxy" {
 		t.Errorf("remembers %q, want pod-proxy", got)
-	}
-	ways := preferring("spdy", []transport.Way{{Name: "ip"}, {Name: "proxy"}, {Name: "spdy"}})
-	if ways[0].Name != "spdy" || ways[1].Name != "ip" || ways[2].Name != "proxy" {
-		t.Errorf("order %v, want spdy, ip, proxy", ways)
 	}
 }
 

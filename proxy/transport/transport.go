@@ -86,7 +86,7 @@ func (l *Ladder) Chosen() string {
 // slow. When all have failed the error names each with its reason; errors.Is and As
 // find them all.
 func (l *Ladder) Dial(ctx context.Context) (net.Conn, error) {
-	ways := l.order()
+	ways := Preferring(l.Chosen(), l.Ways)
 	if len(ways) == 0 {
 		return nil, errors.New("no way to the peer is known")
 	}
@@ -109,15 +109,14 @@ func (l *Ladder) Dial(ctx context.Context) (net.Conn, error) {
 	return conn, nil
 }
 
-// order puts the way that worked last in front.
-func (l *Ladder) order() []Way {
-	chosen := l.Chosen()
-	ways := slices.Clone(l.Ways)
+// Preferring returns the ways with the one of that name in front, and the others in their order.
+func Preferring(name string, ways []Way) []Way {
+	ways = slices.Clone(ways)
 	slices.SortStableFunc(ways, func(a, b Way) int {
 		switch {
-		case a.Name == chosen && b.Name != chosen:
+		case a.Name == name && b.Name != name:
 			return -1
-		case b.Name == chosen && a.Name != chosen:
+		case b.Name == name && a.Name != name:
 			return 1
 		}
 		return 0

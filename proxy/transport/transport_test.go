@@ -187,6 +187,27 @@ func TestLadderRemembers(t *testing.T) {
 	})
 }
 
+func TestPreferring(t *testing.T) {
+	ways := []Way{{Name: "ip"}, {Name: "proxy"}, {Name: "spdy"}}
+	for _, c := range []struct{ name, want string }{
+		{"spdy", "spdy ip proxy"},
+		{"ip", "ip proxy spdy"},
+		{"another", "ip proxy spdy"},
+		{"", "ip proxy spdy"},
+	} {
+		var names []string
+		for _, w := range Preferring(c.name, ways) {
+			names = append(names, w.Name)
+		}
+		if got := strings.Join(names, " "); got != c.want {
+			t.Errorf("%q preferred: %s, want %s", c.name, got, c.want)
+		}
+	}
+	if ways[0].Name != "ip" {
+		t.Error("the caller's list was changed")
+	}
+}
+
 func TestLadderNamesEachFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeWays{}
