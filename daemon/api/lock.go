@@ -6,10 +6,9 @@ import (
 	"fmt"
 	"os"
 	"time"
-)
 
-// errHeld says that another process holds a lock.
-var errHeld = errors.New("held by another process")
+	"github.com/teleswap/teleswap/daemon/lockfile"
+)
 
 // lockEvery is how often a lock that is held is tried again: system calls that wait
 // for a lock cannot be given up.
@@ -23,11 +22,11 @@ func Lock(ctx context.Context, path string) (*os.File, error) {
 		return nil, fmt.Errorf("open the lock: %w", err)
 	}
 	for {
-		err := tryLock(f)
+		err := lockfile.Try(f)
 		if err == nil {
 			return f, nil
 		}
-		if !errors.Is(err, errHeld) {
+		if !errors.Is(err, lockfile.ErrHeld) {
 			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
 		}
 		timer := time.NewTimer(lockEvery)

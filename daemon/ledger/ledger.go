@@ -17,6 +17,8 @@ import (
 	"sort"
 	"strings"
 	"time"
+
+	"github.com/teleswap/teleswap/daemon/lockfile"
 )
 
 // Errors that callers tell apart.
@@ -172,7 +174,11 @@ func (l *Ledger) lock(session string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock session %s: %w", session, err)
 	}
-	if err := tryLock(f); err != nil {
+	err = lockfile.Try(f)
+	if errors.Is(err, lockfile.ErrHeld) {
+		err = ErrHeld
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("lock session %s: %w", session, err), f.Close())
 	}
 	return f, nil

@@ -1,4 +1,4 @@
-package ledger
+package lockfile
 
 import (
 	"errors"
@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// tryLock takes the lock that the system drops when its process dies, however it dies.
-func tryLock(f *os.File) error {
+// Try takes the lock of f (LockFileEx), or returns ErrHeld at once. It ends when f is closed or the process dies.
+func Try(f *os.File) error {
 	const flags = windows.LOCKFILE_EXCLUSIVE_LOCK | windows.LOCKFILE_FAIL_IMMEDIATELY
 	err := windows.LockFileEx(windows.Handle(f.Fd()), flags, 0, 1, 0, new(windows.Overlapped))
 	if errors.Is(err, windows.ERROR_LOCK_VIOLATION) {
@@ -16,6 +16,3 @@ func tryLock(f *os.File) error {
 	}
 	return err
 }
-
-// syncDir does nothing: Windows has no handle on a directory's content to sync.
-func syncDir(string) error { return nil }
