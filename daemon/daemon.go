@@ -142,6 +142,7 @@ func assemble(cfg Config) (*daemon, error) {
 		Boxes:   d.boxes,
 		User:    cfg.User,
 		Host:    cfg.Host,
+		UID:     os.Geteuid(),
 		Now:     time.Now,
 		Logger:  cfg.Logger,
 	})

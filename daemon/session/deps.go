@@ -187,6 +187,8 @@ type Config struct {
 	Boxes  Boxes
 	// User and Host are written into the mark.
 	User, Host string
+	// UID is whom the local processes run as.
+	UID int
 	// Now is the clock of marks and records.
 	Now func() time.Time
 	// Logger: nil discards.

@@ -163,7 +163,7 @@ func (s *Session) resolve(ctx context.Context, sw *swap) (string, error) {
 	s.mu.Lock()
 	s.target, s.namespace, s.context = sw.target.String(), sw.target.Namespace, cluster.Context()
 	s.mu.Unlock()
-	for _, n := range sw.target.Notes {
+	for _, n := range append(sw.target.Notes, sw.target.Limits(s.cfg.UID)...) {
 		s.note("%s", n)
 	}
 	return fmt.Sprintf("%s in %s, %s", sw.target, sw.target.Namespace, portsText(sw.target.Listen)), nil
