@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -132,7 +133,27 @@ func flagError(cmd *cobra.Command, err error) error {
 		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
 		hint = didYouMean(name, names, "--")
 	}
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) && invalid.GetFlag().Value.Type() == "bool" {
+		name := invalid.GetFlag().Name
+		text = fmt.Sprintf("--%s is true or false, not %q; --%s alone is true", name, invalid.GetValue(), name)
+	}
 	return usage("%s%s\nsee `%s --help`", text, hint, cmd.CommandPath())
+}
+
+// checkValues refuses a flag whose value would be the -- that was meant to end the flags.
+func checkValues(flags *pflag.FlagSet) error {
+	var err error
+	flags.Visit(func(f *pflag.Flag) {
+		values := []string{f.Value.String()}
+		if list, ok := f.Value.(pflag.SliceValue); ok {
+			values = list.GetSlice()
+		}
+		if slices.Contains(values, "--") {
+			err = usage("--%s has no value: -- follows it, which ends the flags", f.Name)
+		}
+	})
+	return err
 }
 
 // didYouMean is a question with the names nearest to a word; empty when none is near.

@@ -45,9 +45,15 @@ The exit status is the command's; 128+N if signal N ended it; 2 for wrong usage.
 		ValidArgsFunction: a.completeSwap,
 		Args:              cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkValues(cmd.Flags()); err != nil {
+				return err
+			}
 			req, err := a.swapRequest(o, args, cmd.ArgsLenAtDash(), command)
 			if err != nil {
 				return err
+			}
+			if f := cmd.Flags().Lookup("env-json"); f.Changed && o.env.json == "" {
+				return usage("--env-json: it names no file")
 			}
 			env, err := o.env.check(os.LookupEnv)
 			if err != nil {

@@ -23,7 +23,7 @@ func limitsOf(spec *corev1.PodSpec, container string, uid int) []string {
 	}
 	c := &spec.Containers[index]
 	for _, line := range []string{
-		identityLimit(spec, c, uid), rightsLimit(spec, c), namespacesLimit(spec), sysctlsLimit(spec), devicesLimit(spec, c), sharedFilesLimit(spec, c),
+		identityLimit(spec, c, uid), rightsLimit(spec, c), namespacesLimit(spec), sysctlsLimit(spec), devicesLimit(c), sharedFilesLimit(spec, c),
 	} {
 		if line != "" {
 			limits = append(limits, line)
@@ -143,7 +143,7 @@ func sysctlsLimit(spec *corev1.PodSpec) string {
 }
 
 // devicesLimit tells of hardware that stays with the node: block volumes, and resources that are things.
-func devicesLimit(spec *corev1.PodSpec, c *corev1.Container) string {
+func devicesLimit(c *corev1.Container) string {
 	var wants []string
 	for _, d := range c.VolumeDevices {
 		wants = append(wants, d.DevicePath)
@@ -185,7 +185,7 @@ func sharedFilesLimit(spec *corev1.PodSpec, c *corev1.Container) string {
 		return ""
 	}
 	slices.Sort(shared)
-	return fmt.Sprintf("what others write to %s is read at the next look, but inotify does not tell of it, and locks hold on your laptop only", strings.Join(shared, ", "))
+	return fmt.Sprintf("what others write to %s is read at the next look, but inotify does not tell of it, and locks and unix sockets do not reach across", strings.Join(shared, ", "))
 }
 
 // noFiles tells whether a hostPath is a socket or a device. That it cannot be seen is said when it is looked at.

@@ -95,7 +95,7 @@ containers:
 - {name: other, volumeMounts: [{name: shared, mountPath: /x}]}`, 1000,
 			[]string{
 				"what others write to /claim, /data, /host, /pulled, /shared is read at the next look, but inotify does not tell of it, " +
-					"and locks hold on your laptop only",
+					"and locks and unix sockets do not reach across",
 			},
 		},
 		{"no such container", `containers: [{name: other, securityContext: {privileged: true}}]`, 1000, nil},

@@ -12,12 +12,16 @@ import (
 	"unicode/utf8"
 )
 
+var errSpaces = errors.New("a name has no spaces in it")
+
 // ParseEnv reads one NAME=VALUE, or NAME alone for the laptop's value, which lookup knows: ok is false where it has none.
 func ParseEnv(text string, lookup func(string) (string, bool)) (kv string, ok bool, err error) {
 	name, _, hasValue := strings.Cut(text, "=")
 	switch {
 	case name == "":
 		return "", false, errors.New("there is no name in front of the =")
+	case strings.ContainsFunc(name, unicode.IsSpace):
+		return "", false, errSpaces
 	case strings.ContainsRune(text, 0):
 		return "", false, fmt.Errorf("%q has a NUL byte, which no variable can hold", name)
 	case hasValue:
@@ -46,7 +50,7 @@ func ParseEnvFile(r io.Reader, lookup func(string) (string, bool)) ([]string, er
 		if line != "" && line[0] != '#' {
 			name, _, _ := strings.Cut(line, "=")
 			if strings.ContainsFunc(name, unicode.IsSpace) {
-				return nil, fmt.Errorf("line %d: a name has no spaces in it (the format is NAME=VALUE, without export and without quotes)", n)
+				return nil, fmt.Errorf("line %d: %w (the format is NAME=VALUE, without export and without quotes)", n, errSpaces)
 			}
 			kv, ok, err := ParseEnv(line, lookup)
 			if err != nil {
