@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -520,4 +522,11 @@ func (c *collector) collect(events <-chan Event) {
 			c.mu.Unlock()
 		}
 	}
+}
+
+// waits are the messages that say what is waited for.
+func (c *collector) waits() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(c.messages), func(m string) bool { return !strings.HasPrefix(m, "waiting: ") })
 }

@@ -3,7 +3,6 @@ package session
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -195,9 +194,7 @@ func TestPortThatIsNeverOpened(t *testing.T) {
 		s, c := p.swap(t)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		c.mu.Lock()
-		got := slices.Clone(c.messages)
-		c.mu.Unlock()
+		got := c.waits()
 		want := "waiting: nothing listens on port 8080 yet; the process listens on 9090 (does it read its port from the environment?)"
 		if len(got) != 1 || got[0] != want {
 			t.Errorf("messages %q, want once %q", got, want)
@@ -205,11 +202,9 @@ func TestPortThatIsNeverOpened(t *testing.T) {
 		p.box.listen(9090, 9091)
 		time.Sleep(time.Second)
 		synctest.Wait()
-		c.mu.Lock()
-		if len(c.messages) != 2 {
-			t.Errorf("%d messages after the set changed, want 2", len(c.messages))
+		if n := len(c.waits()); n != 2 {
+			t.Errorf("%d messages after the set changed, want 2", n)
 		}
-		c.mu.Unlock()
 		s.Leave("Ctrl-C", true)
 		<-c.over
 		l.world.untouched(t)
