@@ -86,7 +86,15 @@ func (s *server) open(id uint32, name string, pflags uint32, a attrs) []byte {
 	if err != nil {
 		return statusAnswer(id, err)
 	}
-	return s.remember(id, f, false)
+	if !a.stat {
+		return s.remember(id, f, false)
+	}
+	var st unix.Stat_t
+	if err := onFD(f, func(fd int) error { return retry(func() error { return unix.Fstat(fd, &st) }) }); err != nil {
+		_ = f.Close()
+		return statusAnswer(id, err)
+	}
+	return appendAttrs(s.remember(id, f, false), &st)
 }
 
 func (s *server) opendir(id uint32, name string) []byte {

@@ -83,9 +83,9 @@ func (s *server) extended(id uint32, q *reader) func() []byte {
 		return status(func() error { return setstat(name, a, unix.AT_SYMLINK_NOFOLLOW) })
 	case extFsync:
 		return s.withHandle(id, q, func(h *handle, _ *reader) func() []byte {
+			before := h.wrote
 			return func() []byte {
-				h.order.Lock() // the writes before it are done
-				defer h.order.Unlock()
+				await(before)
 				return statusAnswer(id, h.file.Sync())
 			}
 		})

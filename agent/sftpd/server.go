@@ -3,7 +3,11 @@
 // byte stream, with the rights of its process. It knows neither SSH nor who is on the other end.
 //
 // What a file system in user space needs and other servers lack: fsync, O_APPEND, handles
-// that outlive their name, errno's names in the status texts, and all of stat(2).
+// that outlive their name, errno's names in the status texts, and all of stat(2). Two extensions of
+// its own, each of version 1: "ordered-writes@teleswap.dev" says that the WRITEs of one handle
+// are done in the order of their arrival, so that a client may send many without waiting and who
+// reads the file meanwhile sees no holes; and with "open-stat@teleswap.dev" an OPEN whose attributes
+// hold an extended one of that name is answered by a HANDLE behind which the file's ATTRS stand.
 package sftpd
 
 import (
@@ -62,7 +66,8 @@ type handle struct {
 	file  *os.File
 	dir   bool
 	users sync.WaitGroup
-	order sync.RWMutex // held by each write from its arrival on, and against them by fsync
+	// wrote is closed when the last write that has arrived is done; nil: there was none. It is recvLoop's.
+	wrote chan struct{}
 
 	dirMu sync.Mutex // one READDIR at a time
 	ahead []os.DirEntry
@@ -151,6 +156,8 @@ func versionAnswer() []byte {
 		{extFsync, "1"},
 		{extLsetstat, "1"},
 		{extLimits, "1"},
+		{extOrderedWrites, "1"},
+		{extOpenStat, "1"},
 	} {
 		b = appendString(appendString(b, e[0]), e[1])
 	}
@@ -190,9 +197,11 @@ func (s *server) work(kind byte, id uint32, q reader) func() []byte {
 			if q.err != nil {
 				return nil
 			}
-			h.order.RLock()
+			before, done := h.wrote, make(chan struct{})
+			h.wrote = done
 			return status(func() error {
-				defer h.order.RUnlock()
+				defer close(done)
+				await(before)
 				return writeAt(h.file, p, int64(offset))
 			})
 		})
@@ -215,6 +224,14 @@ func (s *server) work(kind byte, id uint32, q reader) func() []byte {
 		return s.extended(id, &q)
 	}
 	return pathWork(kind, id, &q)
+}
+
+// await waits for the write that closes done, if there is one. That one has a worker already, so this
+// ends.
+func await(done chan struct{}) {
+	if done != nil {
+		<-done
+	}
 }
 
 // checked is f, or the answer to a request that is not well-formed.
@@ -259,7 +276,7 @@ func (s *server) forget(name string) (*handle, error) {
 	return h, nil
 }
 
-// remember gives an open file its handle.
+// remember gives an open file its handle, which it answers with.
 func (s *server) remember(id uint32, f *os.File, dir bool) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -430,6 +431,83 @@ func TestPipelined(t *testing.T) {
 	}
 	if got, err := os.ReadFile(filepath.Join(dir, "d/f")); string(got) != "hello" || err != nil {
 		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// TestOrderedWrites: a client that does not wait finds its writes done in their order, over one another and at the end of a
+// file, and fsync behind them.
+func TestOrderedWrites(t *testing.T) {
+	conn, dir := serve(t, Config{}), t.TempDir()
+	const writes = 200
+	name := func(i uint32) string { return filepath.Join(dir, strconv.Itoa(int(i))) }
+	requests := [][]byte{
+		request(typeOpen, 1, name(1), uint32(openWrite|openCreate|openAppend), uint32(0)),
+		request(typeMkdir, 2, name(0), uint32(0)), // alone, so that the files are open in their order
+		request(typeOpen, 3, name(2), uint32(openWrite|openCreate), uint32(0)),
+		request(typeRmdir, 4, name(0)),
+	}
+	var want strings.Builder
+	for i := range uint32(writes) {
+		line := fmt.Sprintf("line %d\n", i)
+		want.WriteString(line)
+		requests = append(requests, request(typeWrite, 100+2*i, "1", uint64(0), line), request(typeWrite, 101+2*i, "2", uint64(0), fmt.Sprintf("%06d", i)))
+	}
+	requests = append(requests, request(typeExtended, 5, extFsync, "1"), request(typeExtended, 6, extFsync, "2"))
+	go func() {
+		for _, r := range requests {
+			if _, err := conn.Write(r); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	r := bufio.NewReader(conn)
+	for range requests {
+		packet, err := readPacket(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if packet[0] == typeStatus && binary.BigEndian.Uint32(packet[5:]) != statusOK {
+			t.Errorf("got %q", packet)
+		}
+	}
+	if got, err := os.ReadFile(name(1)); string(got) != want.String() || err != nil {
+		t.Errorf("appended out of order: %d bytes, %v", len(got), err)
+	}
+	if got, err := os.ReadFile(name(2)); string(got) != fmt.Sprintf("%06d", writes-1) || err != nil {
+		t.Errorf("the last write is not the last: %q, %v", got, err)
+	}
+}
+
+// TestOpenStat: who asks for it has a file's attributes with its handle; others have the handle alone.
+func TestOpenStat(t *testing.T) {
+	conn, name := serve(t, Config{}), filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(name, []byte("12345"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	r := bufio.NewReader(conn)
+	for _, c := range []struct {
+		request []byte
+		more    bool
+	}{
+		{request(typeOpen, 1, name, uint32(openRead), uint32(0)), false},
+		{request(typeOpen, 2, name, uint32(openRead), uint32(attrExtended), uint32(1), extOpenStat, ""), true},
+		{request(typeOpen, 3, name, uint32(openRead), uint32(attrExtended), uint32(1), "other@example.com", ""), false},
+	} {
+		if _, err := conn.Write(c.request); err != nil {
+			t.Fatal(err)
+		}
+		packet, err := readPacket(r)
+		if err != nil || packet[0] != typeHandle {
+			t.Fatalf("got %q, %v", packet, err)
+		}
+		q := reader{rest: packet[5:]}
+		q.string()
+		if (len(q.rest) > 0) != c.more {
+			t.Errorf("%d bytes behind the handle", len(q.rest))
+		}
+		if a := q.attrs(); c.more && (a.size != 5 || a.mode&0o777 != 0o640 || q.err != nil) {
+			t.Errorf("got %+v, %v", a, q.err)
+		}
 	}
 }
 

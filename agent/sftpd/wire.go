@@ -82,6 +82,12 @@ const (
 	extLimits      = "limits@openssh.com"
 )
 
+// Extensions of our own; see the package's comment.
+const (
+	extOrderedWrites = "ordered-writes@teleswap.dev"
+	extOpenStat      = "open-stat@teleswap.dev"
+)
+
 // StatExtension is the extended attribute that goes with every ATTRS, for what version 3 has no
 // field for. Its data is big endian: inode (8), links (4), 512-byte blocks (8), device
 // number (8), then nanoseconds since 1970 of access, change of content, change of status (8 each).
@@ -146,6 +152,7 @@ type attrs struct {
 	uid, gid     uint32
 	mode         uint32
 	atime, mtime uint32
+	stat         bool // of OPEN: the answer is to have the file's attributes
 }
 
 func (r *reader) attrs() attrs {
@@ -164,7 +171,7 @@ func (r *reader) attrs() attrs {
 	}
 	if a.flags&attrExtended != 0 {
 		for n := r.uint32(); n > 0 && r.err == nil; n-- {
-			r.bytes()
+			a.stat = r.string() == extOpenStat || a.stat
 			r.bytes()
 		}
 	}
