@@ -81,6 +81,11 @@ func bench(ctx context.Context, o options, stderr io.Writer, logger *slog.Logger
 			return nil, err
 		}
 	}
+	if o.files > 0 {
+		if b.report.Files, err = s.TimeFiles(ctx, o.files); err != nil {
+			return nil, err
+		}
+	}
 	ways, err := b.ways(ctx)
 	if err != nil {
 		return nil, err

@@ -34,6 +34,7 @@ type options struct {
 	rounds     int
 	swaps      int
 	work       int
+	files      int
 	duration   time.Duration
 	burst      int
 	output     string
@@ -71,6 +72,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.IntVar(&o.rounds, "rounds", 5, "rounds over all ways")
 	flags.IntVar(&o.swaps, "swaps", 5, "timed swaps")
 	flags.IntVar(&o.work, "work", 3, "rounds of work in the sandbox and outside it")
+	flags.IntVar(&o.files, "files", 3, "rounds of work with the files of a volume, by the sandbox and by kubectl exec")
 	flags.DurationVar(&o.duration, "duration", 2*time.Second, "length of each measurement")
 	flags.IntVar(&o.burst, "burst", 1000, "connections to open at once")
 	flags.StringVar(&o.output, "o", "markdown", "markdown or json")
@@ -99,8 +101,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		}
 	}
 	switch {
-	case o.rounds < 1 || o.duration < time.Millisecond || o.burst < 1 || o.swaps < 0 || o.work < 0:
-		return o, errors.New("-rounds, -duration and -burst must be positive, and -swaps and -work not negative")
+	case o.rounds < 1 || o.duration < time.Millisecond || o.burst < 1 || o.swaps < 0 || o.work < 0 || o.files < 0:
+		return o, errors.New("-rounds, -duration and -burst must be positive, and -swaps, -work and -files not negative")
 	case o.output != "markdown" && o.output != "json":
 		return o, fmt.Errorf("-o: unknown format %q: want markdown or json", o.output)
 	}
@@ -113,6 +115,7 @@ func (o *options) hurry(flags *flag.FlagSet) {
 		"rounds":   func() { o.rounds = 1 },
 		"swaps":    func() { o.swaps = 1 },
 		"work":     func() { o.work = 1 },
+		"files":    func() { o.files = 1 },
 		"duration": func() { o.duration = 200 * time.Millisecond },
 		"burst":    func() { o.burst = 200 },
 	}
@@ -167,7 +170,7 @@ func incomplete(r *report.Report) error {
 			}
 		}
 	}
-	for _, w := range r.Work {
+	for _, w := range slices.Concat(r.Work, r.Files) {
 		if w.Error != "" {
 			errs = append(errs, fmt.Errorf("%s: %s", w.Name, w.Error))
 		}

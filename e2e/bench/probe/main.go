@@ -4,6 +4,7 @@
 //	probe serve   --listen ADDRESS [--name NAME]  serve until a signal comes
 //	probe measure [--listen ADDRESS] [--name NAME] also take requests on stdin
 //	probe absent  [--times N] NAME                 print the milliseconds that its absence takes to learn
+//	probe files   --path FOLDER WHAT               do something with a volume's files, and print the milliseconds
 //	probe guard   COMMAND [ARG…]                  run a command that ends with our stdin
 package main
 
@@ -38,7 +39,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return errors.New("a verb is missing: serve, measure, absent or guard")
+		return errors.New("a verb is missing: serve, measure, absent, files or guard")
 	}
 	verb, args := args[0], args[1:]
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -50,6 +51,7 @@ func run(args []string) error {
 	listen := flags.String("listen", "", "address to serve on")
 	name := flags.String("name", "", "what to answer when asked for the name")
 	times := flags.Int("times", 1, "how often to ask")
+	path := flags.String("path", "", "the folder of the files")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -60,8 +62,10 @@ func run(args []string) error {
 		return measure(ctx, *listen, *name)
 	case "absent":
 		return absent(ctx, flags.Arg(0), *times, os.Stdout)
+	case "files":
+		return files(*path, flags.Arg(0), os.Stdin, os.Stdout)
 	}
-	return fmt.Errorf("unknown verb %q: want serve, measure, absent or guard", verb)
+	return fmt.Errorf("unknown verb %q: want serve, measure, absent, files or guard", verb)
 }
 
 // lag returns a context that ends d after ctx.

@@ -35,9 +35,7 @@ func (r *Report) Markdown(w io.Writer) error {
 	if len(r.Swaps) > 0 {
 		r.writeSwaps(&b)
 	}
-	if len(r.Work) > 0 {
-		r.writeWork(&b)
-	}
+	r.writeWork(&b)
 	if len(r.Verdicts) > 0 {
 		b.WriteString("\nVerdicts\n\n")
 		for _, v := range r.Verdicts {

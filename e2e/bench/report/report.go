@@ -123,12 +123,14 @@ type Step struct {
 
 // Report is everything that one run of the bench found.
 type Report struct {
-	Machine  []Fact    `json:"machine"`
-	Rounds   int       `json:"rounds"`
-	Duration string    `json:"duration"`
-	Ways     []Way     `json:"ways"`
-	Swaps    []Swap    `json:"swaps,omitempty"`
-	Work     []Work    `json:"work,omitempty"`
+	Machine  []Fact `json:"machine"`
+	Rounds   int    `json:"rounds"`
+	Duration string `json:"duration"`
+	Ways     []Way  `json:"ways"`
+	Swaps    []Swap `json:"swaps,omitempty"`
+	Work     []Work `json:"work,omitempty"`
+	// Files is work with the files of a volume; outside is by kubectl exec.
+	Files    []Work    `json:"files,omitempty"`
 	Verdicts []Verdict `json:"verdicts"`
 }
 

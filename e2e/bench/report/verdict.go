@@ -61,7 +61,12 @@ func (r *Report) Judge(targets Targets) {
 		r.Verdicts = append(r.Verdicts, r.judgeSwap(targets))
 	}
 	for _, w := range r.Work {
-		r.Verdicts = append(r.Verdicts, w.verdict())
+		r.Verdicts = append(r.Verdicts, w.verdict("outside"))
+	}
+	for _, w := range r.Files {
+		if w.AtMost > 0 || w.Error != "" {
+			r.Verdicts = append(r.Verdicts, w.verdict("kubectl exec"))
+		}
 	}
 }
 

@@ -15,7 +15,7 @@ type Work struct {
 	// sandbox. Where both are, times of the same index were taken one after the other.
 	Outside []float64 `json:"outside,omitempty"`
 	Inside  []float64 `json:"inside"`
-	// AtMost is the target: of the median ratio, or, without Outside, of Inside's median.
+	// AtMost is the target: of the median ratio, or, without Outside, of Inside's median. Zero: none.
 	AtMost float64 `json:"atMost"`
 	Error  string  `json:"error,omitempty"`
 }
@@ -37,8 +37,8 @@ func (w Work) value() (float64, bool) {
 	return stats.Summarise(ratios).Median, len(ratios) > 0
 }
 
-// verdict is fatal for ratios only: machines differ.
-func (w Work) verdict() Verdict {
+// verdict is fatal for ratios only, which are to what is done by than: machines differ.
+func (w Work) verdict(than string) Verdict {
 	v := Verdict{Name: "in the sandbox: " + w.Name, Target: w.AtMost, Fatal: w.Outside != nil}
 	value, ok := w.value()
 	if !ok {
@@ -49,15 +49,24 @@ func (w Work) verdict() Verdict {
 	if w.Outside == nil {
 		v.Text = fmt.Sprintf("%s: %s ms (target: at most %s ms)", v.Name, number(value), number(w.AtMost))
 	} else {
-		v.Text = fmt.Sprintf("%s: %.2fx of outside (target: at most %.2fx)", v.Name, value, w.AtMost)
+		v.Text = fmt.Sprintf("%s: %.2fx of %s (target: at most %.2fx)", v.Name, value, than, w.AtMost)
 	}
 	return v
 }
 
 func (r *Report) writeWork(b *strings.Builder) {
-	b.WriteString("\nWork in the sandbox, medians\n\n")
+	if len(r.Work) > 0 {
+		writeWorkTable(b, "Work in the sandbox, medians", "outside, ms", r.Work)
+	}
+	if len(r.Files) > 0 {
+		writeWorkTable(b, "Files of a volume, medians", "by kubectl exec, ms", r.Files)
+	}
+}
+
+func writeWorkTable(b *strings.Builder, title, outside string, all []Work) {
+	b.WriteString("\n" + title + "\n\n")
 	var rows [][]string
-	for _, w := range r.Work {
+	for _, w := range all {
 		ratio := "—"
 		if value, ok := w.value(); ok && w.Outside != nil {
 			ratio = fmt.Sprintf("%.2f", value)
@@ -67,5 +76,5 @@ func (r *Report) writeWork(b *strings.Builder) {
 		}
 		rows = append(rows, []string{w.Name, cell(stats.Summarise(w.Outside)), cell(stats.Summarise(w.Inside)), ratio})
 	}
-	writeTable(b, []string{"", "outside, ms", "inside, ms", "median ratio"}, rows)
+	writeTable(b, []string{"", outside, "inside, ms", "median ratio"}, rows)
 }

@@ -92,7 +92,7 @@ func TestNewAppliesEveryDeployment(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, times := range map[string]int{
-		"kind: Deployment": 4, "kind: Service\n": 4, "image: example.com/probe:1": 4, "namespace: here": 8, "replicas: 2": 1, "emptyDir": 1,
+		"kind: Deployment": 4, "kind: Service\n": 4, "image: example.com/probe:1": 5, "namespace: here": 8, "replicas: 2": 1, "emptyDir": 1,
 	} {
 		if got := strings.Count(manifest, want); got != times {
 			t.Errorf("%q is %d times in the manifest, want %d:\n%s", want, got, times, manifest)

@@ -59,11 +59,12 @@ func (sh *shell) run(ctx context.Context, line string) (float64, string, error) 
 // job is one thing to time.
 type job struct {
 	name    string
-	prepare string // run once on each side, untimed; "" for none
+	prepare string // run once on each side, or where there is an other only outside, untimed; "" for none
 	line    string
+	other   string // what is run outside instead of line; "" for the same
 	atMost  float64
 	only    bool // there is nothing outside to compare with
-	own     bool // the line's output is the time, in milliseconds
+	own     bool // the line's output is the time, in milliseconds; that of other is not
 }
 
 // jobs are the things. The source's folder is ./src, the package to install ./npm.
@@ -96,7 +97,17 @@ func (s *Scene) TimeWork(ctx context.Context, source string, rounds int) ([]repo
 		return nil, err
 	}
 	defer func() { _ = outside.process.Stop(stopPatience) }()
-	argv := []string{s.Teleswap, "swap", "--deployment", Work, "-n", s.Namespace}
+	inside, err := s.swappedShell(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = inside.process.Stop(stopPatience) }()
+	return s.timeJobs(ctx, s.jobs(), outside, inside, rounds), ctx.Err()
+}
+
+// swappedShell is in the sandbox of a swap.
+func (s *Scene) swappedShell(ctx context.Context) (*shell, error) {
+	argv := []string{s.Teleswap, "swap", "--deployment", Work + ":app", "-n", s.Namespace}
 	if s.AgentImage != "" {
 		argv = append(argv, "--agent-image", s.AgentImage)
 	}
@@ -106,14 +117,18 @@ func (s *Scene) TimeWork(ctx context.Context, source string, rounds int) ([]repo
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = inside.process.Stop(stopPatience) }()
 	waiting, cancel := context.WithTimeout(ctx, swapPatience)
 	defer cancel()
 	if _, err := inside.process.Stderr().Await(waiting, isSwapped); err != nil {
+		_ = inside.process.Stop(stopPatience)
 		return nil, fmt.Errorf("wait until %s is swapped: %w", Work, err)
 	}
+	return inside, nil
+}
+
+func (s *Scene) timeJobs(ctx context.Context, jobs []job, outside, inside *shell, rounds int) []report.Work {
 	var all []report.Work
-	for _, j := range s.jobs() {
+	for _, j := range jobs {
 		w := report.Work{Name: j.name, AtMost: j.atMost}
 		if err := s.timeJob(ctx, j, &w, outside, inside, rounds); err != nil {
 			w.Error = err.Error()
@@ -122,7 +137,7 @@ func (s *Scene) TimeWork(ctx context.Context, source string, rounds int) ([]repo
 		all = append(all, w)
 		s.Logger.Info("work timed", "name", j.name, "outside", w.Outside, "inside", w.Inside)
 	}
-	return all, ctx.Err()
+	return all
 }
 
 func (s *Scene) timeJob(ctx context.Context, j job, w *report.Work, outside, inside *shell, rounds int) error {
@@ -134,7 +149,11 @@ func (s *Scene) timeJob(ctx context.Context, j job, w *report.Work, outside, ins
 		sides = sides[1:]
 	}
 	if j.prepare != "" {
-		for _, side := range sides {
+		preparing := sides
+		if j.other != "" {
+			preparing = sides[:1]
+		}
+		for _, side := range preparing {
 			if _, _, err := side.sh.run(ctx, j.prepare); err != nil {
 				return err
 			}
@@ -143,11 +162,15 @@ func (s *Scene) timeJob(ctx context.Context, j job, w *report.Work, outside, ins
 	for round := range rounds {
 		for i := range sides {
 			side := sides[(round+i)%len(sides)]
-			took, last, err := side.sh.run(ctx, j.line)
+			line, own := j.line, j.own
+			if j.other != "" && side.sh == outside {
+				line, own = j.other, false
+			}
+			took, last, err := side.sh.run(ctx, line)
 			if err != nil {
 				return err
 			}
-			if j.own {
+			if own {
 				if _, err := fmt.Sscan(last, &took); err != nil {
 					return fmt.Errorf("%s: read its time %q: %w", j.name, last, err)
 				}
