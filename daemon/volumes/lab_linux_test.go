@@ -3,6 +3,7 @@ package volumes
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -49,7 +50,8 @@ type pod struct {
 	down  bool       // new ones are refused
 	// silent is a pod that takes requests and answers none.
 	silent bool
-	asked  atomic.Int64 // bytes of requests that were not answered
+	asked  atomic.Int64      // bytes of requests that were not answered
+	kinds  [256]atomic.Int64 // of requests that were
 
 	trees chan *tunnel.Tree
 }
@@ -128,7 +130,7 @@ func (p *pod) files(context.Context) (net.Conn, error) {
 		}()
 		return ends[0], nil
 	}
-	server, err := sftp.NewServer(ends[1])
+	server, err := sftp.NewServer(&counted{Conn: ends[1], kinds: &p.kinds})
 	if err != nil {
 		return nil, err
 	}
@@ -137,6 +139,31 @@ func (p *pod) files(context.Context) (net.Conn, error) {
 		_ = server.Close()
 	}()
 	return ends[0], nil
+}
+
+// counted counts the requests that are read from it.
+type counted struct {
+	net.Conn
+	kinds *[256]atomic.Int64
+	head  []byte // of the request that is being read: 5 bytes
+	left  int    // of its others
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	for rest := p[:n]; len(rest) > 0; {
+		skip := min(c.left, len(rest))
+		c.left, rest = c.left-skip, rest[skip:]
+		if c.left > 0 || len(rest) == 0 {
+			continue
+		}
+		c.head, rest = append(c.head, rest[0]), rest[1:]
+		if len(c.head) == 5 {
+			c.kinds[c.head[4]].Add(1)
+			c.left, c.head = int(binary.BigEndian.Uint32(c.head))-1, nil
+		}
+	}
+	return n, err
 }
 
 // cut breaks all connections; down says whether new ones are refused then.

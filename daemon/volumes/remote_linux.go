@@ -3,14 +3,14 @@ package volumes
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
-	"github.com/pkg/sftp"
+	"github.com/teleswap/teleswap/daemon/volumes/sftp"
 )
 
 const (
@@ -20,8 +20,6 @@ const (
 	// answered within it, so that a handled signal costs no program an EINTR that it would not see on a local disk; a process
 	// that is killed is held no longer.
 	interruptGrace = time.Second
-	// longPacket is how much a READ or WRITE moves, in bytes.
-	longPacket = 128 << 10
 	// handshakeTime bounds the opening of SFTP.
 	handshakeTime = 10 * time.Second
 )
@@ -40,11 +38,15 @@ type remote struct {
 	client  *connection   // nil: none
 	dialled chan struct{} // not nil while one is dialled; closed when that has ended
 	err     error         // of the last dial
+
+	writes pending
+	ahead  atomic.Int64 // bytes of blocks that were read ahead
+	warn   func(format string, args ...any)
 }
 
 func newRemote(ctx context.Context, cfg Config) *remote {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
-	return &remote{open: cfg.Files, life: life, end: end, redial: cfg.Redial, patience: cfg.Patience, log: cfg.Logger}
+	return &remote{open: cfg.Files, life: life, end: end, redial: cfg.Redial, patience: cfg.Patience, log: cfg.Logger, warn: cfg.Warn}
 }
 
 // current returns the connection, dialling it if there is none. It waits until ctx ends.
@@ -102,18 +104,14 @@ func (r *remote) connect() (*connection, error) {
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	client, err := sftp.NewClientPipe(conn, conn, sftp.UseConcurrentWrites(true), sftp.MaxConcurrentRequestsPerFile(128))
-	if !stop() || err != nil {
-		return nil, errors.Join(fmt.Errorf("open SFTP: %w", err), ctx.Err(), conn.Close())
+	client, err := sftp.New(conn)
+	if !stop() && err == nil {
+		err = client.Close()
 	}
-	if _, able := client.HasExtension("limits@openssh.com"); able {
-		// Servers that tell take 255 KiB at least, as OpenSSH's; others may cut a longer answer, which would look like the
-		// file's end.
-		if err := sftp.MaxPacketUnchecked(longPacket)(client); err != nil {
-			return nil, errors.Join(err, conn.Close())
-		}
+	if err = errors.Join(err, ctx.Err()); err != nil {
+		return nil, err
 	}
-	c := &connection{client, conn}
+	c := &connection{client}
 	r.loops.Go(func() { r.attend(c) })
 	return c, nil
 }
@@ -121,7 +119,7 @@ func (r *remote) connect() (*connection, error) {
 // attend ends with the connection, which it ends when the object does.
 func (r *remote) attend(c *connection) {
 	stop := context.AfterFunc(r.life, c.cut)
-	_ = c.Wait()
+	<-c.Ended()
 	stop()
 	c.cut()
 	r.forget(c)
@@ -130,11 +128,17 @@ func (r *remote) attend(c *connection) {
 // connection is one SFTP connection.
 type connection struct {
 	*sftp.Client
-	conn net.Conn
 }
 
-// cut ends it. The client's own Close would wait for a write that the other side does not take.
-func (c *connection) cut() { _ = c.conn.Close() }
+// cut ends it, and what is under way on it.
+func (c *connection) cut() { _ = c.Close() }
+
+// lose ends a connection on which something was cut off.
+func (r *remote) lose(c *connection, err error) {
+	r.log.Info("the way to the pod's files broke", "error", err)
+	c.cut()
+	r.forget(c)
+}
 
 // forget gives a broken connection up.
 func (r *remote) forget(client *connection) {
@@ -142,6 +146,15 @@ func (r *remote) forget(client *connection) {
 	defer r.mu.Unlock()
 	if r.client == client {
 		r.client = nil
+	}
+}
+
+// drain waits for what is on its way to the pod, and says so if that takes too long.
+func (r *remote) drain(patience time.Duration) {
+	ctx, cancel := context.WithTimeout(r.life, patience)
+	defer cancel()
+	if r.settleAll(ctx) != 0 {
+		r.warn("not all that the process wrote to the pod's volumes has arrived there")
 	}
 }
 
@@ -192,10 +205,19 @@ func do[T any](ctx context.Context, r *remote, op func(attempt) (T, error)) (T, 
 		if err == nil || !isLost(err) {
 			return got, errnoOf(err)
 		}
-		r.log.Info("the way to the pod's files broke", "error", err)
-		a.client.cut()
-		r.forget(a.client)
+		r.lose(a.client, err)
 	}
+}
+
+// loop runs f in a goroutine that close waits for, unless it is over.
+func (r *remote) loop(f func()) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.life.Err() != nil {
+		return false
+	}
+	r.loops.Go(f)
+	return true
 }
 
 // answer runs op once and waits for it.
@@ -206,16 +228,12 @@ func answer[T any](signalled context.Context, r *remote, a attempt, op func(atte
 	}
 	var none T
 	done := make(chan result, 1)
-	r.mu.Lock()
-	if r.life.Err() != nil {
-		r.mu.Unlock()
-		return none, syscall.EIO
-	}
-	r.loops.Go(func() { // ends with its answer, or with the connection
+	if !r.loop(func() { // ends with its answer, or with the connection
 		value, err := op(a)
 		done <- result{value, err}
-	})
-	r.mu.Unlock()
+	}) {
+		return none, syscall.EIO
+	}
 	late := time.NewTimer(operationTime)
 	defer late.Stop()
 	select {

@@ -72,7 +72,7 @@ func (v *Volumes) serve(m Mount) error {
 		return err
 	}
 	vol := &live{remote: v.remote, base: m.Path, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid())}
-	var root fusefs.InodeEmbedder = &node{vol: vol}
+	var root fusefs.InodeEmbedder = newNode(vol)
 	if m.File {
 		root = &fileRoot{vol: vol}
 	}
@@ -92,11 +92,12 @@ func (v *Volumes) serve(m Mount) error {
 	return m.Handle.Close() // else the file system would outlive its server
 }
 
-// Close ends the copying and the way to the pod: from then on live volumes answer EIO. It waits for the end of the sandbox's
+// Close ends the copying and, once what the processes wrote has arrived, the way to the pod: from then on live volumes answer EIO. It waits for the end of the sandbox's
 // file systems; if the sandbox does not end they go on answering so, and Close says so.
 func (v *Volumes) Close() error {
 	v.stop()
 	v.loops.Wait()
+	v.remote.drain(endPatience)
 	v.remote.close()
 	errs := []error{v.copies.close(), closeHandles(v.cfg.Mounts)}
 	gone := make(chan struct{})
@@ -136,7 +137,7 @@ type fileRoot struct {
 
 // OnAdd implements fs.NodeOnAdder.
 func (r *fileRoot) OnAdd(ctx context.Context) {
-	only := &node{vol: &live{remote: r.vol.remote, base: r.vol.base, uid: r.vol.uid, gid: r.vol.gid, file: true}}
+	only := newNode(&live{remote: r.vol.remote, base: r.vol.base, uid: r.vol.uid, gid: r.vol.gid, file: true})
 	r.AddChild(fileName, r.NewPersistentInode(ctx, only, fusefs.StableAttr{Mode: syscall.S_IFREG}), false)
 }
 
