@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"reflect"
 	"strings"
 	"testing"
@@ -325,6 +326,40 @@ func TestJobsAgentIsNobodys(t *testing.T) {
 	}
 	if len(j.Spec.Template.Labels) != 2 {
 		t.Error("the target was changed")
+	}
+}
+
+// TestJobWithLabelsOfItsOwn: what its agent loses is said, and where it loses nothing of its owner's nothing is.
+func TestJobWithLabelsOfItsOwn(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		manual map[string]string
+		want   string // part of a note; empty: none
+	}{
+		{"made by Kubernetes", nil, ""},
+		{"chosen", map[string]string{"app": "web", "part": "batch"}, "goes without app=web, part=batch,"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			j := &batchv1.Job{ObjectMeta: metaOf("work", nil), Spec: batchv1.JobSpec{Template: *template.DeepCopy()}}
+			if c.manual == nil {
+				c.manual = map[string]string{batchv1.ControllerUidLabel: "u"}
+			}
+			j.Spec.Selector = &metav1.LabelSelector{
+				MatchLabels:      c.manual,
+				MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "gone", Operator: metav1.LabelSelectorOpDoesNotExist}},
+			}
+			maps.Copy(j.Spec.Template.Labels, c.manual)
+			w := ofJob(j)
+			for key := range c.manual {
+				if _, has := w.template.Labels[key]; has {
+					t.Errorf("the agent's pod bears %s: the Job takes it for its own", key)
+				}
+			}
+			notes := strings.Join(notesOn(w, nil), "\n")
+			if got := strings.Contains(notes, "manualSelector"); got != (c.want != "") || !strings.Contains(notes, c.want) {
+				t.Errorf("notes %q, want %q", notes, c.want)
+			}
+		})
 	}
 }
 

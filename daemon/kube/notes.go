@@ -2,10 +2,12 @@ package kube
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	batchv1 "k8s.io/api/batch/v1"
 )
 
 // notesOn says what else has its hands on the target: none of it forbids a swap.
@@ -28,6 +30,9 @@ func notesOn(w *workload, autoscalers []autoscalingv2.HorizontalPodAutoscaler) [
 	if owner := w.owner(); owner != nil && (w.kind.scales() || w.kind.runsOnce()) {
 		notes = append(notes, fmt.Sprintf("%s/%s owns the target and may scale it up during the swap", strings.ToLower(owner.Kind), owner.Name))
 	}
+	if lost := ownLabels(w.lost); lost != "" {
+		notes = append(notes, fmt.Sprintf("the Job chooses the labels of its pods itself (manualSelector), and would take for its own what has them: the agent's pod goes without %s, and Services and NetworkPolicies that select by them do not find it", lost))
+	}
 	switch {
 	case w.paused:
 		notes = append(notes, "the target's rollout is paused; that does not hinder the swap")
@@ -45,6 +50,18 @@ func notesOn(w *workload, autoscalers []autoscalingv2.HorizontalPodAutoscaler) [
 		notes = append(notes, "the original pod keeps running without the labels by which Services find it, and gets them back afterwards")
 	}
 	return notes
+}
+
+// ownLabels are the labels among those by which a Job finds its pods that its owner chose (manualSelector), as text. The
+// others Kubernetes makes for the Job alone.
+func ownLabels(selected map[string]string) string {
+	var texts []string
+	for _, key := range slices.Sorted(maps.Keys(selected)) {
+		if key != batchv1.ControllerUidLabel && key != "controller-uid" { // the latter up to Kubernetes 1.26
+			texts = append(texts, key+"="+selected[key])
+		}
+	}
+	return strings.Join(texts, ", ")
 }
 
 // gitOps names the tool that keeps the object as a repository says, by the marks that

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -24,6 +25,8 @@ type workload struct {
 	meta metav1.ObjectMeta
 	// template is of the pods; a StatefulSet's is that of its first pod.
 	template corev1.PodTemplateSpec
+	// lost are labels of a Job's template that its agent's pod must not have.
+	lost map[string]string
 	// podName is the lasting name of the pod whose place is taken; empty where names are
 	// made up for each pod.
 	podName   string
@@ -120,8 +123,9 @@ func ofCronJob(j *batchv1.CronJob) *workload {
 }
 
 func ofJob(j *batchv1.Job) *workload {
+	template, lost := withoutSelected(j.Spec.Template, j.Spec.Selector)
 	w := &workload{
-		kind: Job, meta: j.ObjectMeta, template: withoutSelected(j.Spec.Template, j.Spec.Selector), selector: j.Spec.Selector, replicas: wanted(j.Spec.Parallelism),
+		kind: Job, meta: j.ObjectMeta, template: template, lost: lost, selector: j.Spec.Selector, replicas: wanted(j.Spec.Parallelism),
 		ready: j.Status.Active, suspended: j.Spec.Suspend != nil && *j.Spec.Suspend,
 	}
 	if j.Status.Ready != nil {
@@ -137,19 +141,24 @@ func ofJob(j *batchv1.Job) *workload {
 
 // withoutSelected is a Job's template without the labels by which its controller finds
 // the pods: one that nobody controls it would take for its own, count, and, of a Job
-// that is suspended, delete (pkg/controller/job).
-func withoutSelected(template corev1.PodTemplateSpec, selector *metav1.LabelSelector) corev1.PodTemplateSpec {
+// that is suspended, delete (pkg/controller/job). lost are those labels.
+func withoutSelected(template corev1.PodTemplateSpec, selector *metav1.LabelSelector) (_ corev1.PodTemplateSpec, lost map[string]string) {
 	if selector == nil {
-		return template
+		return template, nil
 	}
-	template.Labels = maps.Clone(template.Labels)
-	for key := range selector.MatchLabels {
-		delete(template.Labels, key)
-	}
+	keys := slices.Collect(maps.Keys(selector.MatchLabels))
 	for _, e := range selector.MatchExpressions {
-		delete(template.Labels, e.Key)
+		keys = append(keys, e.Key)
 	}
-	return template
+	lost = map[string]string{}
+	template.Labels = maps.Clone(template.Labels)
+	for _, key := range keys {
+		if value, has := template.Labels[key]; has {
+			lost[key] = value
+			delete(template.Labels, key)
+		}
+	}
+	return template, lost
 }
 
 func ofPod(p *corev1.Pod) *workload {
