@@ -446,7 +446,7 @@ func TestTargetUDPPorts(t *testing.T) {
 	).Replace(webScene))
 	w.WaitAvailable()
 	w.Freeze()
-	run := w.Teleswap(append([]string{"swap", "web", "--"}, probe(w)...)...)
+	run := w.Teleswap(append([]string{"swap", "web", "--"}, probe(w, "-udp", ":5353")...)...)
 	run.WaitSwapped()
 	for _, pod := range w.Pods(scene.SessionLabel) {
 		args := strings.Join(pod.Spec.Containers[0].Args, " ")

@@ -18,6 +18,7 @@ type ports struct {
 	listen   []int32  // the agent listens on
 	udp      []int32  // likewise, of UDP
 	need     []int32  // the local process must listen on
+	needUDP  []int32  // likewise, of UDP
 	tunnel   int32    // the agent's own
 	services []string // that select the pods
 	notes    []string
@@ -32,6 +33,7 @@ func portsOf(template corev1.PodTemplateSpec, container string, services []corev
 		foreign  = make(map[int32]bool) // TCP ports that only other containers declare
 		served   = make(map[int32]bool) // TCP ports of ours that Services target
 		udp      = make(map[int32]bool) // the container's UDP ports, declared or targeted
+		sent     = make(map[int32]bool) // those that Services target
 		another  = make(map[int32]bool) // UDP ports that only other containers declare
 		taken    = make(map[int32]bool) // anything the tunnel port must not be
 	)
@@ -66,7 +68,7 @@ func portsOf(template corev1.PodTemplateSpec, container string, services []corev
 				continue
 			case port.Protocol == corev1.ProtocolUDP:
 				if owner == container || owner == "" && (udp[number] || !another[number]) {
-					udp[number] = true
+					udp[number], sent[number] = true, true
 				}
 			case !isTCP(port.Protocol):
 				out.notes = append(out.notes, fmt.Sprintf("port %s of service/%s is %s and not carried: only TCP and UDP are", portLabel(port), service.Name, port.Protocol))
@@ -80,9 +82,9 @@ func portsOf(template corev1.PodTemplateSpec, container string, services []corev
 	all := maps.Clone(declared)
 	maps.Copy(all, served)
 	out.listen, out.udp = slices.Sorted(maps.Keys(all)), slices.Sorted(maps.Keys(udp))
-	out.need = slices.Sorted(maps.Keys(served))
-	if len(out.need) == 0 {
-		out.need = slices.Sorted(maps.Keys(declared))
+	out.need, out.needUDP = slices.Sorted(maps.Keys(served)), slices.Sorted(maps.Keys(sent))
+	if len(served)+len(sent) == 0 {
+		out.need, out.needUDP = slices.Sorted(maps.Keys(declared)), out.udp
 	}
 	out.tunnel = firstTunnelPort
 	for taken[out.tunnel] {

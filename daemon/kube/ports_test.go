@@ -60,7 +60,7 @@ func TestPortsOf(t *testing.T) {
 		init         []corev1.Container
 		services     []corev1.Service
 		listen, need []int32
-		udp          []int32
+		udp, needUDP []int32
 		tunnel       int32
 		selecting    []string
 		notes        []string // parts, one for each note
@@ -137,7 +137,27 @@ func TestPortsOf(t *testing.T) {
 			containers: []corev1.Container{containerOf("app", portOf{"dns", 53, corev1.ProtocolUDP}, portOf{"dns-tcp", 53, corev1.ProtocolTCP})},
 			services:   []corev1.Service{serviceOf("dns", udp, to("dns-tcp"))},
 			listen:     []int32{53}, need: []int32{53}, tunnel: 15100, selecting: []string{"dns"},
-			udp: []int32{53},
+			udp: []int32{53}, needUDP: []int32{53},
+		},
+		{
+			name:       "UDP alone is served: what TCP is declared is not needed",
+			containers: []corev1.Container{containerOf("app", portOf{"dns", 53, corev1.ProtocolUDP}, portOf{"stats", 8125, corev1.ProtocolUDP}, portOf{number: 8080})},
+			services:   []corev1.Service{serviceOf("dns", udp)},
+			listen:     []int32{8080}, tunnel: 15100, selecting: []string{"dns"},
+			udp: []int32{53, 8125}, needUDP: []int32{53},
+		},
+		{
+			name:       "TCP alone is served: what UDP is declared is not needed",
+			containers: []corev1.Container{containerOf("app", portOf{"stats", 8125, corev1.ProtocolUDP}, portOf{number: 8080})},
+			services:   []corev1.Service{serviceOf("web", to(8080))},
+			listen:     []int32{8080}, need: []int32{8080}, tunnel: 15100, selecting: []string{"web"},
+			udp: []int32{8125},
+		},
+		{
+			name:       "UDP without a service: what the container declares",
+			containers: []corev1.Container{containerOf("app", portOf{"dns", 53, corev1.ProtocolUDP})},
+			tunnel:     15100,
+			udp:        []int32{53}, needUDP: []int32{53},
 		},
 		{
 			name:       "a sidecar's UDP is not ours, and SCTP is nobody's",
@@ -157,8 +177,8 @@ func TestPortsOf(t *testing.T) {
 				t.Errorf("got listen %v, need %v, tunnel %d, services %v\nwant %v, %v, %d, %v",
 					got.listen, got.need, got.tunnel, got.services, tc.listen, tc.need, tc.tunnel, tc.selecting)
 			}
-			if !slices.Equal(got.udp, tc.udp) {
-				t.Errorf("got UDP %v, want %v", got.udp, tc.udp)
+			if !slices.Equal(got.udp, tc.udp) || !slices.Equal(got.needUDP, tc.needUDP) {
+				t.Errorf("got UDP %v, of which %v needed; want %v, %v", got.udp, got.needUDP, tc.udp, tc.needUDP)
 			}
 			if len(got.notes) != len(tc.notes) {
 				t.Fatalf("notes = %q", got.notes)

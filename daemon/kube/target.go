@@ -35,9 +35,10 @@ type Target struct {
 	// ports, both sorted.
 	Listen    []int32
 	ListenUDP []int32
-	// Need are those of Listen that the local process must listen on before the agent
-	// may become Ready, sorted. Empty: nothing is needed.
-	Need []int32
+	// Need are those of Listen, and NeedUDP those of ListenUDP, that the local process must
+	// listen on before the agent may become Ready, sorted. Both empty: nothing is needed.
+	Need    []int32
+	NeedUDP []int32
 	// TunnelPort is the agent's own port, free in the pod.
 	TunnelPort int32
 
@@ -179,7 +180,8 @@ func (c *Cluster) aim(ctx context.Context, ref Ref, found surroundings) (*Target
 		return nil, err
 	}
 	ports := portsOf(t.work.template, container, found.services)
-	t.Listen, t.ListenUDP, t.Need, t.TunnelPort, t.Services = ports.listen, ports.udp, ports.need, ports.tunnel, ports.services
+	t.Listen, t.ListenUDP, t.Need, t.NeedUDP = ports.listen, ports.udp, ports.need, ports.needUDP
+	t.TunnelPort, t.Services = ports.tunnel, ports.services
 	t.Notes = append(append(t.Notes, ports.notes...), notesOn(w, found.autoscalers)...)
 	if err := c.place(ctx, ref, t); err != nil {
 		return nil, err

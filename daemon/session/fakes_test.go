@@ -90,6 +90,8 @@ type fakeCluster struct {
 	gate *gate
 	// fail makes methods fail by name.
 	fail map[string]func() error
+	// datagrams are the UDP ports of every target.
+	datagrams []int32
 }
 
 func (c *fakeCluster) err(method string) error {
@@ -128,7 +130,7 @@ func (c *fakeCluster) Resolve(_ context.Context, ref kube.Ref) (*kube.Target, er
 	}
 	return &kube.Target{
 		Namespace: "default", Name: ref.Name, Container: "app", Replicas: c.replicas,
-		Listen: []int32{8080}, Need: []int32{8080}, TunnelPort: 15100, Kind: kube.Deployment, Available: c.replicas,
+		Listen: []int32{8080}, Need: []int32{8080}, NeedUDP: c.datagrams, TunnelPort: 15100, Kind: kube.Deployment, Available: c.replicas,
 		ScaleFirst: ref.ScaleFirst,
 	}, nil
 }
@@ -139,7 +141,9 @@ func (c *fakeCluster) ServiceCIDRs(context.Context) ([]netip.Prefix, error) {
 	return []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}, nil
 }
 
-func (c *fakeCluster) Namespaces(context.Context) ([]string, error) { return nil, errors.ErrUnsupported }
+func (c *fakeCluster) Namespaces(context.Context) ([]string, error) {
+	return nil, errors.ErrUnsupported
+}
 
 func (c *fakeCluster) Targets(context.Context) ([]kube.TargetSummary, error) {
 	if err := errors.Join(c.err("Targets"), c.gate.pass()); err != nil {
@@ -334,12 +338,20 @@ type fakeBox struct {
 	world *world
 	mu    sync.Mutex
 	ports []uint16
+	udp   []uint16
 }
 
 func (b *fakeBox) listen(ports ...uint16) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.ports = ports
+}
+
+// receive lets the sandbox listen for datagrams.
+func (b *fakeBox) receive(ports ...uint16) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.udp = ports
 }
 
 func (b *fakeBox) TakeMounts() ([]*os.File, []string) { return nil, nil }
@@ -357,6 +369,9 @@ func (b *fakeBox) Listening() ([]procnet.Socket, error) {
 	var all []procnet.Socket
 	for _, p := range b.ports {
 		all = append(all, procnet.Socket{Network: "tcp", Addr: netip.AddrPortFrom(netip.IPv4Unspecified(), p)})
+	}
+	for _, p := range b.udp {
+		all = append(all, procnet.Socket{Network: "udp6", Addr: netip.AddrPortFrom(netip.IPv6Unspecified(), p)})
 	}
 	return all, nil
 }

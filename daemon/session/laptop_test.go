@@ -76,22 +76,22 @@ func TestLaptopRefusesWhereNothingListens(t *testing.T) {
 }
 
 func TestLaptopListening(t *testing.T) {
-	_, port := listenOn(t, "127.0.0.1")
+	_, open := listenOn(t, "127.0.0.1")
 	gone, free := listenOn(t, "127.0.0.1")
 	if err := gone.Close(); err != nil {
 		t.Fatal(err)
 	}
 	for name, l := range map[string]laptop{
 		"by the table": onLaptop(nil),
-		"by a connect": {table: noTable, ports: []int32{int32(port), int32(free)}},
+		"by a connect": {table: noTable, ports: []int32{int32(open), int32(free)}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			have, err := listensOn(l)
+			have, err := listensOn(l, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !slices.Contains(have, int32(port)) || slices.Contains(have, int32(free)) {
-				t.Errorf("listens on %v, want %d and not %d in it", have, port, free)
+			if !slices.Contains(have, port{number: int32(open)}) || slices.Contains(have, port{number: int32(free)}) {
+				t.Errorf("listens on %v, want %d and not %d in it", have, open, free)
 			}
 		})
 	}

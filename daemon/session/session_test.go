@@ -186,6 +186,32 @@ func TestForwardOrder(t *testing.T) {
 	})
 }
 
+// TestDatagramPortsAreWaitedFor: TCP at the same number is another port, and a client's socket is no server's.
+func TestDatagramPortsAreWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t)
+		p := l.process(0)
+		p.cluster.datagrams = []int32{53, 40000}
+		p.box.listen(8080, 53)
+		p.box.receive(5353, 50000)
+		_, c := p.swap(t)
+		time.Sleep(time.Minute)
+		p.box.receive(5353, 50001)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		got := c.waits()
+		want := "waiting: nothing listens on ports 53/udp, 40000/udp yet; the process listens on 53, 8080, 5353/udp (does it read its port from the environment?)"
+		if len(got) != 1 || got[0] != want {
+			t.Errorf("messages %q, want once %q", got, want)
+		}
+		p.box.receive(53, 40000)
+		<-c.active
+		if got, want := strings.Join(l.world.log[4:], ", "), "ready, Shift"; got != want {
+			t.Errorf("after the process listens: %s, want %s", got, want)
+		}
+	})
+}
+
 func TestPortThatIsNeverOpened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t)

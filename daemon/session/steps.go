@@ -166,7 +166,7 @@ func (s *Session) resolve(ctx context.Context, sw *swap) (string, error) {
 	for _, n := range append(sw.target.Notes, sw.target.Limits(s.cfg.UID)...) {
 		s.note("%s", n)
 	}
-	return fmt.Sprintf("%s in %s, %s", sw.target, sw.target.Namespace, portsText(sw.target.Listen)), nil
+	return fmt.Sprintf("%s in %s, %s", sw.target, sw.target.Namespace, portsText(ports(sw.target.Listen, sw.target.ListenUDP))), nil
 }
 
 // find resolves the target. One that a session of this daemon is just giving back is
@@ -324,7 +324,8 @@ func (s *Session) start(ctx context.Context, sw *swap) (string, error) {
 
 // becomeReady waits until the process serves, and then until the cluster knows.
 func (s *Session) becomeReady(ctx context.Context, sw *swap) (string, error) {
-	if err := s.awaitListening(ctx, sw.box, sw.target.Need); err != nil {
+	need := ports(sw.target.Need, sw.target.NeedUDP)
+	if err := s.awaitListening(ctx, sw.box, need); err != nil {
 		return "", err
 	}
 	sw.ready = true
@@ -338,10 +339,10 @@ func (s *Session) becomeReady(ctx context.Context, sw *swap) (string, error) {
 	if err := sw.cluster.WaitEndpoints(ctx, sw.target.Services, pod); err != nil {
 		return "", err
 	}
-	if len(sw.target.Need) == 0 {
+	if len(need) == 0 {
 		return "no port to wait for", nil
 	}
-	return "listens on " + joinPorts(sw.target.Need), nil
+	return "listens on " + joinPorts(need), nil
 }
 
 // shift takes the originals away: from here on only the local process answers.
@@ -421,22 +422,4 @@ func firstError(errs ...error) error {
 func firstLine(text string) string {
 	line, _, _ := strings.Cut(text, "\n")
 	return line
-}
-
-func portsText(ports []int32) string {
-	switch len(ports) {
-	case 0:
-		return "no ports"
-	case 1:
-		return "port " + joinPorts(ports)
-	}
-	return "ports " + joinPorts(ports)
-}
-
-func joinPorts(ports []int32) string {
-	texts := make([]string, 0, len(ports))
-	for _, p := range ports {
-		texts = append(texts, strconv.Itoa(int(p)))
-	}
-	return strings.Join(texts, ", ")
 }
