@@ -58,6 +58,7 @@ func (r *ahead) read(conn *connection, file *sftp.File, n int, off, size int64, 
 			err = nil
 		}
 		if err != nil {
+			r.drop(off - off%chunkSize + int64(i)*chunkSize)
 			return nil, err
 		}
 		from := int64(0)
