@@ -45,6 +45,10 @@ type Config struct {
 	Bind func(ctx context.Context, port uint16) (net.Listener, error)
 	// BindUDP opens the sockets of a UDP port; nil means as Bind.
 	BindUDP func(ctx context.Context, port uint16) ([]*net.UDPConn, error)
+	// Loopback and LoopbackUDP are ports at which only the pod's other containers reach the
+	// local process, at the loopback address. The original pods have nothing there, so they
+	// are not handed over.
+	Loopback, LoopbackUDP []uint16
 	// Proc is where the kernel tells of processes and sockets; empty means /proc.
 	Proc string
 }
@@ -70,12 +74,6 @@ func (c Config) withDefaults() Config {
 	}
 	c.Files = c.Files.withDefaults()
 	return c
-}
-
-func bindAll(ctx context.Context, port uint16) (net.Listener, error) {
-	lc := net.ListenConfig{}
-	lc.SetMultipathTCP(false) // of no use inside a cluster, and slower
-	return lc.Listen(ctx, "tcp", net.JoinHostPort("", strconv.Itoa(int(port))))
 }
 
 // agent is the running one.
@@ -115,19 +113,12 @@ func Run(ctx context.Context, cfg Config) error {
 	var wg, routed sync.WaitGroup
 	wg.Go(func() { a.front.serve(serveCtx, lis) })
 	wg.Go(func() { _ = a.server.Serve(a.front.tunnels) }) // ends by Close
-	var ports []net.Listener
-	for _, port := range cfg.Listen {
-		if l := a.bind(serveCtx, port); l != nil {
-			ports = append(ports, l)
-			wg.Go(func() { a.acceptLoop(serveCtx, l, &routed) })
-		}
+	ports, sockets := a.listeners(serveCtx), a.flowSockets(serveCtx)
+	for _, l := range ports {
+		wg.Go(func() { a.acceptLoop(serveCtx, l, &routed) })
 	}
-	var sockets []*flowSocket
-	for _, port := range cfg.ListenUDP {
-		for _, s := range a.bindUDP(serveCtx, port) {
-			sockets = append(sockets, s)
-			wg.Go(func() { a.flows.receive(serveCtx, s) })
-		}
+	for _, s := range sockets {
+		wg.Go(func() { a.flows.receive(serveCtx, s) })
 	}
 	wg.Go(func() { a.watchListening(serveCtx) }) // behind our own sockets
 	a.log.Info("agent serves", "version", cfg.Version, "tunnel", lis.Addr().String(), "ports", cfg.Listen, "udp", cfg.ListenUDP)
@@ -172,6 +163,7 @@ func newAgent(cfg Config) *agent {
 		Logger:     cfg.Logger,
 	})
 	a.router = newRouter(a.server, cfg.Logger)
+	a.router.private = cfg.Loopback
 	a.flows = newFlows(a.server, cfg.Logger, a.router.situation, a.noteArrival)
 	return a
 }
@@ -191,40 +183,6 @@ func (a *agent) serveFiles(_ context.Context, conn net.Conn) error {
 func (a *agent) watchListening(ctx context.Context) {
 	w := &watcher{proc: a.cfg.Proc, announce: func(l tunnel.PodListening) { a.server.Announce(l) }}
 	w.run(ctx, func(err error) { a.log.Warn("sidecars' ports are not known", "error", err) })
-}
-
-// bindUDP is bind for a UDP port.
-func (a *agent) bindUDP(ctx context.Context, port uint16) []*flowSocket {
-	conns, err := a.cfg.BindUDP(ctx, port)
-	var sockets []*flowSocket
-	for _, c := range conns {
-		s, serr := newFlowSocket(c)
-		if serr != nil {
-			_ = c.Close()
-			err = errors.Join(err, serr)
-			continue
-		}
-		sockets = append(sockets, s)
-	}
-	a.view.setPort("udp", port, err)
-	if err != nil {
-		a.log.Error("cannot listen on a UDP port of the target", "port", port, "error", err)
-		a.server.Announce(tunnel.ListenFailed{Port: port, Err: err})
-	}
-	return sockets
-}
-
-// bind listens on one of the target's ports. A failure is told to the laptop, which
-// can judge it, and does not end the agent: the other ports still serve.
-func (a *agent) bind(ctx context.Context, port uint16) net.Listener {
-	l, err := a.cfg.Bind(ctx, port)
-	a.view.setPort("tcp", port, err)
-	if err != nil {
-		a.log.Error("cannot listen on a port of the target", "port", port, "error", err)
-		a.server.Announce(tunnel.ListenFailed{Port: port, Err: err})
-		return nil
-	}
-	return l
 }
 
 // acceptLoop routes the connections of one port until its listener is closed.

@@ -64,6 +64,7 @@ type router struct {
 	dial     func(ctx context.Context, addr netip.AddrPort) (net.Conn, error)
 	holdTime time.Duration
 	waiting  chan struct{} // a slot for each connection that waits
+	private  []uint16      // ports at which the original pods have nothing
 
 	mu        sync.Mutex
 	mode      mode
@@ -203,6 +204,9 @@ func (r *router) routeOnce(ctx context.Context, c *client) (again bool, err erro
 // have read what the client sent, and nobody may be given that a second time.
 var errAborted = errors.New("the local process reset it")
 
+// errPrivate ends a connection to a port that was the local process's alone.
+var errPrivate = errors.New("the original pods have nothing at this port")
+
 // place finds who takes conn: an original pod, whose connection it returns, or nil: the
 // laptop has taken it. One that was taken back is not given to the local process again;
 // the process is only asked whether it still listens.
@@ -225,6 +229,9 @@ func (r *router) place(ctx context.Context, conn *client) (net.Conn, error) {
 				return nil, nil
 			}
 		case handedOver:
+			if port, err := portOf(conn.LocalAddr()); err != nil || slices.Contains(r.private, port) {
+				return nil, errPrivate
+			}
 			var original net.Conn
 			if original, err = r.dialOriginal(ctx, conn); err == nil {
 				return original, nil

@@ -87,6 +87,8 @@ type flowSocket struct {
 	six  bool
 	port uint16
 	own  netip.Addr // its address, where it is bound to one
+	// private says that the original pods have nothing at this port.
+	private bool
 }
 
 func newFlowSocket(conn *net.UDPConn) (*flowSocket, error) {
@@ -170,7 +172,7 @@ func (f *flows) find(ctx context.Context, key flowKey) *flow {
 		return fl
 	}
 	m, originals, changed := f.state()
-	if m == holding || ctx.Err() != nil {
+	if m == holding || m == handedOver && key.socket.private || ctx.Err() != nil {
 		return nil
 	}
 	if len(f.open) >= maxFlows {

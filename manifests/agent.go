@@ -66,6 +66,9 @@ type AgentInput struct {
 	TunnelPort int32             // the agent's own port
 	Listen     []int32           // TCP ports that the agent listens on for the target
 	ListenUDP  []int32           // UDP ports likewise
+	// Loopback and LoopbackUDP are ports on which the agent listens for the pod's other
+	// containers alone, at the pod's loopback address.
+	Loopback, LoopbackUDP []int32
 	KeysSecret string            // name of the Secret with the keys
 
 	// SkipInit leaves the init containers out that run before the others. Sidecars among
@@ -93,7 +96,7 @@ func (in AgentInput) validate() error {
 		return errors.New("agent manifest: session, name, image and secret must be given")
 	case in.TunnelPort < 1 || in.TunnelPort > 65535:
 		return fmt.Errorf("agent manifest: tunnel port %d is none", in.TunnelPort)
-	case slices.Contains(in.Listen, in.TunnelPort):
+	case slices.Contains(slices.Concat(in.Listen, in.Loopback), in.TunnelPort):
 		return fmt.Errorf("agent manifest: the tunnel port %d is one of the target's", in.TunnelPort)
 	}
 	return nil
@@ -173,7 +176,7 @@ func (in AgentInput) template() (*corev1.PodTemplateSpec, error) {
 	}
 	volume := addKeys(spec, in.KeysSecret)
 	replaceContainer(&spec.Containers[index], in, volume)
-	allowLowPorts(spec, slices.Concat(in.Listen, in.ListenUDP))
+	allowLowPorts(spec, slices.Concat(in.Listen, in.ListenUDP, in.Loopback, in.LoopbackUDP))
 	lengthenGrace(spec)
 	// The target's deadline is for its own work, not for a debugger.
 	spec.ActiveDeadlineSeconds = nil
@@ -304,11 +307,16 @@ func replaceContainer(c *corev1.Container, in AgentInput, keys string) {
 
 func agentFlags(in AgentInput) []string {
 	flags := []string{"--tunnel-port", strconv.Itoa(int(in.TunnelPort))}
-	for _, port := range slices.Compact(slices.Sorted(slices.Values(in.Listen))) {
-		flags = append(flags, "--listen", strconv.Itoa(int(port)))
-	}
-	for _, port := range slices.Compact(slices.Sorted(slices.Values(in.ListenUDP))) {
-		flags = append(flags, "--listen-udp", strconv.Itoa(int(port)))
+	for _, f := range []struct {
+		flag  string
+		ports []int32
+	}{
+		{"--listen", in.Listen}, {"--listen-udp", in.ListenUDP},
+		{"--listen-loopback", in.Loopback}, {"--listen-loopback-udp", in.LoopbackUDP},
+	} {
+		for _, port := range slices.Compact(slices.Sorted(slices.Values(f.ports))) {
+			flags = append(flags, f.flag, strconv.Itoa(int(port)))
+		}
 	}
 	return append(flags, "--keys", KeysDir)
 }

@@ -52,16 +52,21 @@ func parse(args []string, stdout, stderr io.Writer) (agent.Config, error) {
 		cfg.TunnelPort = port
 		return err
 	})
-	flags.Func("listen", "TCP `port` of the target; may be given often", func(text string) error {
-		port, err := parsePort(text)
-		cfg.Listen = append(cfg.Listen, port)
-		return err
-	})
-	flags.Func("listen-udp", "UDP `port` of the target; may be given often", func(text string) error {
-		port, err := parsePort(text)
-		cfg.ListenUDP = append(cfg.ListenUDP, port)
-		return err
-	})
+	for _, f := range []struct {
+		name, usage string
+		ports       *[]uint16
+	}{
+		{"listen", "TCP `port` of the target; may be given often", &cfg.Listen},
+		{"listen-udp", "UDP `port` of the target; may be given often", &cfg.ListenUDP},
+		{"listen-loopback", "TCP `port` for the pod's other containers alone, at the loopback address; may be given often", &cfg.Loopback},
+		{"listen-loopback-udp", "UDP `port` likewise; may be given often", &cfg.LoopbackUDP},
+	} {
+		flags.Func(f.name, f.usage, func(text string) error {
+			port, err := parsePort(text)
+			*f.ports = append(*f.ports, port)
+			return err
+		})
+	}
 	flags.StringVar(&cfg.KeysDir, "keys", "/run/teleswap/keys", "`folder` with the session's keys")
 	flags.DurationVar(&cfg.Grace, "grace", agent.DefaultGrace, "how long to serve open connections after SIGTERM")
 	verbose := flags.Bool("verbose", false, "log more")

@@ -15,6 +15,7 @@ func TestParse(t *testing.T) {
 		tunnel uint16
 		listen []uint16
 		udp    []uint16
+		loop   []uint16 // TCP's, then UDP's
 		grace  time.Duration
 		err    string
 	}{
@@ -22,6 +23,10 @@ func TestParse(t *testing.T) {
 		{
 			name: "all", args: "--tunnel-port 15101 --listen 8080 --listen 9090 --listen-udp 53 --listen-udp 514 --keys /k --grace 5s",
 			tunnel: 15101, listen: []uint16{8080, 9090}, udp: []uint16{53, 514}, grace: 5 * time.Second,
+		},
+		{
+			name: "loopback", args: "--listen-loopback 9901 --listen-loopback-udp 8125",
+			tunnel: 15100, loop: []uint16{9901, 8125}, grace: 25 * time.Second,
 		},
 		{name: "port 0", args: "--listen 0", err: "not a port"},
 		{name: "UDP port 0", args: "--listen-udp 0", err: "not a port"},
@@ -39,6 +44,9 @@ func TestParse(t *testing.T) {
 			}
 			if err != nil {
 				t.Fatal(err)
+			}
+			if got := slices.Concat(cfg.Loopback, cfg.LoopbackUDP); !slices.Equal(got, tt.loop) {
+				t.Errorf("got %v at the loopback address, want %v", got, tt.loop)
 			}
 			if cfg.TunnelPort != tt.tunnel || !slices.Equal(cfg.Listen, tt.listen) || !slices.Equal(cfg.ListenUDP, tt.udp) || cfg.Grace != tt.grace {
 				t.Errorf("got %d, %v, %s", cfg.TunnelPort, cfg.Listen, cfg.Grace)

@@ -74,7 +74,7 @@ func (x Step_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Step_State.Descriptor instead.
 func (Step_State) EnumDescriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{6, 0}
+	return file_daemon_proto_rawDescGZIP(), []int{9, 0}
 }
 
 type SwapUp struct {
@@ -209,7 +209,14 @@ type SwapRequest struct {
 	// The agent's pod does without the target's init containers.
 	SkipInit bool `protobuf:"varint,21,opt,name=skip_init,json=skipInit,proto3" json:"skip_init,omitempty"`
 	// The originals go before the agent comes.
-	ScaleFirst    bool `protobuf:"varint,22,opt,name=scale_first,json=scaleFirst,proto3" json:"scale_first,omitempty"`
+	ScaleFirst bool `protobuf:"varint,22,opt,name=scale_first,json=scaleFirst,proto3" json:"scale_first,omitempty"`
+	// Ports of the target that are added, or lead to another port of the process.
+	Expose []*PortMap `protobuf:"bytes,30,rep,name=expose,proto3" json:"expose,omitempty"`
+	// Ports of the process that are reached at addresses of this machine.
+	Publish []*Publish `protobuf:"bytes,31,rep,name=publish,proto3" json:"publish,omitempty"`
+	// Ports of the pod's loopback address that the process wants to call, and those that lead to the process.
+	ToPod         []*Port `protobuf:"bytes,32,rep,name=to_pod,json=toPod,proto3" json:"to_pod,omitempty"`
+	FromPod       []*Port `protobuf:"bytes,33,rep,name=from_pod,json=fromPod,proto3" json:"from_pod,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -321,6 +328,217 @@ func (x *SwapRequest) GetScaleFirst() bool {
 	return false
 }
 
+func (x *SwapRequest) GetExpose() []*PortMap {
+	if x != nil {
+		return x.Expose
+	}
+	return nil
+}
+
+func (x *SwapRequest) GetPublish() []*Publish {
+	if x != nil {
+		return x.Publish
+	}
+	return nil
+}
+
+func (x *SwapRequest) GetToPod() []*Port {
+	if x != nil {
+		return x.ToPod
+	}
+	return nil
+}
+
+func (x *SwapRequest) GetFromPod() []*Port {
+	if x != nil {
+		return x.FromPod
+	}
+	return nil
+}
+
+// PortMap is a port of the target, remote, and the port of the process that it leads to.
+type PortMap struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Local         uint32                 `protobuf:"varint,1,opt,name=local,proto3" json:"local,omitempty"`
+	Remote        uint32                 `protobuf:"varint,2,opt,name=remote,proto3" json:"remote,omitempty"`
+	Udp           bool                   `protobuf:"varint,3,opt,name=udp,proto3" json:"udp,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortMap) Reset() {
+	*x = PortMap{}
+	mi := &file_daemon_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortMap) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortMap) ProtoMessage() {}
+
+func (x *PortMap) ProtoReflect() protoreflect.Message {
+	mi := &file_daemon_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortMap.ProtoReflect.Descriptor instead.
+func (*PortMap) Descriptor() ([]byte, []int) {
+	return file_daemon_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *PortMap) GetLocal() uint32 {
+	if x != nil {
+		return x.Local
+	}
+	return 0
+}
+
+func (x *PortMap) GetRemote() uint32 {
+	if x != nil {
+		return x.Remote
+	}
+	return 0
+}
+
+func (x *PortMap) GetUdp() bool {
+	if x != nil {
+		return x.Udp
+	}
+	return false
+}
+
+// Publish is a port of the process, inside, at an address and port of this machine. Port 0 asks for any that is free.
+type Publish struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Port          uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	Inside        uint32                 `protobuf:"varint,3,opt,name=inside,proto3" json:"inside,omitempty"`
+	Udp           bool                   `protobuf:"varint,4,opt,name=udp,proto3" json:"udp,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Publish) Reset() {
+	*x = Publish{}
+	mi := &file_daemon_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Publish) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Publish) ProtoMessage() {}
+
+func (x *Publish) ProtoReflect() protoreflect.Message {
+	mi := &file_daemon_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Publish.ProtoReflect.Descriptor instead.
+func (*Publish) Descriptor() ([]byte, []int) {
+	return file_daemon_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Publish) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Publish) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *Publish) GetInside() uint32 {
+	if x != nil {
+		return x.Inside
+	}
+	return 0
+}
+
+func (x *Publish) GetUdp() bool {
+	if x != nil {
+		return x.Udp
+	}
+	return false
+}
+
+// Port is a port of the pod's loopback address.
+type Port struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint32                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	Udp           bool                   `protobuf:"varint,2,opt,name=udp,proto3" json:"udp,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Port) Reset() {
+	*x = Port{}
+	mi := &file_daemon_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Port) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Port) ProtoMessage() {}
+
+func (x *Port) ProtoReflect() protoreflect.Message {
+	mi := &file_daemon_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Port.ProtoReflect.Descriptor instead.
+func (*Port) Descriptor() ([]byte, []int) {
+	return file_daemon_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Port) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Port) GetUdp() bool {
+	if x != nil {
+		return x.Udp
+	}
+	return false
+}
+
 // ChildStarted tells that the user's command runs.
 type ChildStarted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -331,7 +549,7 @@ type ChildStarted struct {
 
 func (x *ChildStarted) Reset() {
 	*x = ChildStarted{}
-	mi := &file_daemon_proto_msgTypes[2]
+	mi := &file_daemon_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -343,7 +561,7 @@ func (x *ChildStarted) String() string {
 func (*ChildStarted) ProtoMessage() {}
 
 func (x *ChildStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[2]
+	mi := &file_daemon_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -356,7 +574,7 @@ func (x *ChildStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChildStarted.ProtoReflect.Descriptor instead.
 func (*ChildStarted) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{2}
+	return file_daemon_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ChildStarted) GetPid() int64 {
@@ -378,7 +596,7 @@ type ChildExited struct {
 
 func (x *ChildExited) Reset() {
 	*x = ChildExited{}
-	mi := &file_daemon_proto_msgTypes[3]
+	mi := &file_daemon_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -390,7 +608,7 @@ func (x *ChildExited) String() string {
 func (*ChildExited) ProtoMessage() {}
 
 func (x *ChildExited) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[3]
+	mi := &file_daemon_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -403,7 +621,7 @@ func (x *ChildExited) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChildExited.ProtoReflect.Descriptor instead.
 func (*ChildExited) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{3}
+	return file_daemon_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ChildExited) GetCode() int32 {
@@ -438,7 +656,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_daemon_proto_msgTypes[4]
+	mi := &file_daemon_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -450,7 +668,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[4]
+	mi := &file_daemon_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -463,7 +681,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{4}
+	return file_daemon_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *End) GetReason() string {
@@ -493,7 +711,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_daemon_proto_msgTypes[5]
+	mi := &file_daemon_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -505,7 +723,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[5]
+	mi := &file_daemon_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -518,7 +736,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{5}
+	return file_daemon_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Event) GetSession() string {
@@ -659,7 +877,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_daemon_proto_msgTypes[6]
+	mi := &file_daemon_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -671,7 +889,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[6]
+	mi := &file_daemon_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -684,7 +902,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{6}
+	return file_daemon_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Step) GetName() string {
@@ -733,7 +951,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_daemon_proto_msgTypes[7]
+	mi := &file_daemon_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -745,7 +963,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[7]
+	mi := &file_daemon_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -758,7 +976,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{7}
+	return file_daemon_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Message) GetWarning() bool {
@@ -799,7 +1017,7 @@ type Prepare struct {
 
 func (x *Prepare) Reset() {
 	*x = Prepare{}
-	mi := &file_daemon_proto_msgTypes[8]
+	mi := &file_daemon_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -811,7 +1029,7 @@ func (x *Prepare) String() string {
 func (*Prepare) ProtoMessage() {}
 
 func (x *Prepare) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[8]
+	mi := &file_daemon_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -824,7 +1042,7 @@ func (x *Prepare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prepare.ProtoReflect.Descriptor instead.
 func (*Prepare) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{8}
+	return file_daemon_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Prepare) GetToken() string {
@@ -917,7 +1135,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_daemon_proto_msgTypes[9]
+	mi := &file_daemon_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -929,7 +1147,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[9]
+	mi := &file_daemon_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -942,7 +1160,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{9}
+	return file_daemon_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Mount) GetPath() string {
@@ -985,7 +1203,7 @@ type LogChunk struct {
 
 func (x *LogChunk) Reset() {
 	*x = LogChunk{}
-	mi := &file_daemon_proto_msgTypes[10]
+	mi := &file_daemon_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -997,7 +1215,7 @@ func (x *LogChunk) String() string {
 func (*LogChunk) ProtoMessage() {}
 
 func (x *LogChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[10]
+	mi := &file_daemon_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1010,7 +1228,7 @@ func (x *LogChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogChunk.ProtoReflect.Descriptor instead.
 func (*LogChunk) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{10}
+	return file_daemon_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LogChunk) GetSession() string {
@@ -1043,7 +1261,7 @@ type LogsReply struct {
 
 func (x *LogsReply) Reset() {
 	*x = LogsReply{}
-	mi := &file_daemon_proto_msgTypes[11]
+	mi := &file_daemon_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1055,7 +1273,7 @@ func (x *LogsReply) String() string {
 func (*LogsReply) ProtoMessage() {}
 
 func (x *LogsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[11]
+	mi := &file_daemon_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1068,7 +1286,7 @@ func (x *LogsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsReply.ProtoReflect.Descriptor instead.
 func (*LogsReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{11}
+	return file_daemon_proto_rawDescGZIP(), []int{14}
 }
 
 // Hook is a container's lifecycle hook: one of its fields is set.
@@ -1083,7 +1301,7 @@ type Hook struct {
 
 func (x *Hook) Reset() {
 	*x = Hook{}
-	mi := &file_daemon_proto_msgTypes[12]
+	mi := &file_daemon_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1095,7 +1313,7 @@ func (x *Hook) String() string {
 func (*Hook) ProtoMessage() {}
 
 func (x *Hook) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[12]
+	mi := &file_daemon_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1108,7 +1326,7 @@ func (x *Hook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hook.ProtoReflect.Descriptor instead.
 func (*Hook) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{12}
+	return file_daemon_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Hook) GetCommand() []string {
@@ -1143,7 +1361,7 @@ type HTTPGet struct {
 
 func (x *HTTPGet) Reset() {
 	*x = HTTPGet{}
-	mi := &file_daemon_proto_msgTypes[13]
+	mi := &file_daemon_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1155,7 +1373,7 @@ func (x *HTTPGet) String() string {
 func (*HTTPGet) ProtoMessage() {}
 
 func (x *HTTPGet) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[13]
+	mi := &file_daemon_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1168,7 +1386,7 @@ func (x *HTTPGet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HTTPGet.ProtoReflect.Descriptor instead.
 func (*HTTPGet) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{13}
+	return file_daemon_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *HTTPGet) GetUrl() string {
@@ -1187,17 +1405,19 @@ func (x *HTTPGet) GetHeaders() []string {
 
 // Active tells that the process has taken the target's place.
 type Active struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Target        string                 `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
-	Pid           int64                  `protobuf:"varint,2,opt,name=pid,proto3" json:"pid,omitempty"`
-	Transport     string                 `protobuf:"bytes,3,opt,name=transport,proto3" json:"transport,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Target    string                 `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	Pid       int64                  `protobuf:"varint,2,opt,name=pid,proto3" json:"pid,omitempty"`
+	Transport string                 `protobuf:"bytes,3,opt,name=transport,proto3" json:"transport,omitempty"`
+	// What is published, with the ports that were chosen.
+	Published     []*Publish `protobuf:"bytes,30,rep,name=published,proto3" json:"published,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Active) Reset() {
 	*x = Active{}
-	mi := &file_daemon_proto_msgTypes[14]
+	mi := &file_daemon_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1209,7 +1429,7 @@ func (x *Active) String() string {
 func (*Active) ProtoMessage() {}
 
 func (x *Active) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[14]
+	mi := &file_daemon_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1222,7 +1442,7 @@ func (x *Active) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Active.ProtoReflect.Descriptor instead.
 func (*Active) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{14}
+	return file_daemon_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Active) GetTarget() string {
@@ -1246,6 +1466,13 @@ func (x *Active) GetTransport() string {
 	return ""
 }
 
+func (x *Active) GetPublished() []*Publish {
+	if x != nil {
+		return x.Published
+	}
+	return nil
+}
+
 // Restoring tells that the session has begun to undo.
 type Restoring struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1256,7 +1483,7 @@ type Restoring struct {
 
 func (x *Restoring) Reset() {
 	*x = Restoring{}
-	mi := &file_daemon_proto_msgTypes[15]
+	mi := &file_daemon_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1495,7 @@ func (x *Restoring) String() string {
 func (*Restoring) ProtoMessage() {}
 
 func (x *Restoring) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[15]
+	mi := &file_daemon_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1508,7 @@ func (x *Restoring) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restoring.ProtoReflect.Descriptor instead.
 func (*Restoring) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{15}
+	return file_daemon_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Restoring) GetReason() string {
@@ -1303,7 +1530,7 @@ type StopChild struct {
 
 func (x *StopChild) Reset() {
 	*x = StopChild{}
-	mi := &file_daemon_proto_msgTypes[16]
+	mi := &file_daemon_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1315,7 +1542,7 @@ func (x *StopChild) String() string {
 func (*StopChild) ProtoMessage() {}
 
 func (x *StopChild) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[16]
+	mi := &file_daemon_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1328,7 +1555,7 @@ func (x *StopChild) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopChild.ProtoReflect.Descriptor instead.
 func (*StopChild) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{16}
+	return file_daemon_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StopChild) GetReason() string {
@@ -1369,7 +1596,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_daemon_proto_msgTypes[17]
+	mi := &file_daemon_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1381,7 +1608,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[17]
+	mi := &file_daemon_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1394,7 +1621,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{17}
+	return file_daemon_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Done) GetError() string {
@@ -1461,7 +1688,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_daemon_proto_msgTypes[18]
+	mi := &file_daemon_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +1700,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[18]
+	mi := &file_daemon_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +1713,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{18}
+	return file_daemon_proto_rawDescGZIP(), []int{21}
 }
 
 type StatusReply struct {
@@ -1501,7 +1728,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_daemon_proto_msgTypes[19]
+	mi := &file_daemon_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1513,7 +1740,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[19]
+	mi := &file_daemon_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1526,7 +1753,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{19}
+	return file_daemon_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StatusReply) GetPid() int64 {
@@ -1570,15 +1797,18 @@ type Session struct {
 	AgentPod  string                 `protobuf:"bytes,9,opt,name=agent_pod,json=agentPod,proto3" json:"agent_pod,omitempty"`
 	Steps     []*Step                `protobuf:"bytes,10,rep,name=steps,proto3" json:"steps,omitempty"`
 	// Last trouble, for example why a restore has not succeeded yet.
-	Problem       string   `protobuf:"bytes,11,opt,name=problem,proto3" json:"problem,omitempty"`
-	Command       []string `protobuf:"bytes,12,rep,name=command,proto3" json:"command,omitempty"`
+	Problem string   `protobuf:"bytes,11,opt,name=problem,proto3" json:"problem,omitempty"`
+	Command []string `protobuf:"bytes,12,rep,name=command,proto3" json:"command,omitempty"`
+	// The target's ports and the process's that they lead to.
+	Ports         []*PortMap `protobuf:"bytes,30,rep,name=ports,proto3" json:"ports,omitempty"`
+	Published     []*Publish `protobuf:"bytes,31,rep,name=published,proto3" json:"published,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_daemon_proto_msgTypes[20]
+	mi := &file_daemon_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1590,7 +1820,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[20]
+	mi := &file_daemon_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1603,7 +1833,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{20}
+	return file_daemon_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Session) GetId() string {
@@ -1690,6 +1920,20 @@ func (x *Session) GetCommand() []string {
 	return nil
 }
 
+func (x *Session) GetPorts() []*PortMap {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *Session) GetPublished() []*Publish {
+	if x != nil {
+		return x.Published
+	}
+	return nil
+}
+
 type TargetsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Connection    []byte                 `protobuf:"bytes,1,opt,name=connection,proto3" json:"connection,omitempty"`
@@ -1699,7 +1943,7 @@ type TargetsRequest struct {
 
 func (x *TargetsRequest) Reset() {
 	*x = TargetsRequest{}
-	mi := &file_daemon_proto_msgTypes[21]
+	mi := &file_daemon_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1711,7 +1955,7 @@ func (x *TargetsRequest) String() string {
 func (*TargetsRequest) ProtoMessage() {}
 
 func (x *TargetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[21]
+	mi := &file_daemon_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1724,7 +1968,7 @@ func (x *TargetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsRequest.ProtoReflect.Descriptor instead.
 func (*TargetsRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{21}
+	return file_daemon_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *TargetsRequest) GetConnection() []byte {
@@ -1744,7 +1988,7 @@ type TargetsReply struct {
 
 func (x *TargetsReply) Reset() {
 	*x = TargetsReply{}
-	mi := &file_daemon_proto_msgTypes[22]
+	mi := &file_daemon_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1756,7 +2000,7 @@ func (x *TargetsReply) String() string {
 func (*TargetsReply) ProtoMessage() {}
 
 func (x *TargetsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[22]
+	mi := &file_daemon_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1769,7 +2013,7 @@ func (x *TargetsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsReply.ProtoReflect.Descriptor instead.
 func (*TargetsReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{22}
+	return file_daemon_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TargetsReply) GetNamespace() string {
@@ -1801,7 +2045,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_daemon_proto_msgTypes[23]
+	mi := &file_daemon_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1813,7 +2057,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[23]
+	mi := &file_daemon_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1826,7 +2070,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{23}
+	return file_daemon_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Target) GetName() string {
@@ -1883,7 +2127,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_daemon_proto_msgTypes[24]
+	mi := &file_daemon_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1895,7 +2139,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[24]
+	mi := &file_daemon_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1908,7 +2152,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{24}
+	return file_daemon_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Mark) GetSession() string {
@@ -1948,7 +2192,7 @@ type NamespacesRequest struct {
 
 func (x *NamespacesRequest) Reset() {
 	*x = NamespacesRequest{}
-	mi := &file_daemon_proto_msgTypes[25]
+	mi := &file_daemon_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1960,7 +2204,7 @@ func (x *NamespacesRequest) String() string {
 func (*NamespacesRequest) ProtoMessage() {}
 
 func (x *NamespacesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[25]
+	mi := &file_daemon_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1973,7 +2217,7 @@ func (x *NamespacesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamespacesRequest.ProtoReflect.Descriptor instead.
 func (*NamespacesRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{25}
+	return file_daemon_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *NamespacesRequest) GetConnection() []byte {
@@ -1992,7 +2236,7 @@ type NamespacesReply struct {
 
 func (x *NamespacesReply) Reset() {
 	*x = NamespacesReply{}
-	mi := &file_daemon_proto_msgTypes[26]
+	mi := &file_daemon_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2004,7 +2248,7 @@ func (x *NamespacesReply) String() string {
 func (*NamespacesReply) ProtoMessage() {}
 
 func (x *NamespacesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[26]
+	mi := &file_daemon_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2017,7 +2261,7 @@ func (x *NamespacesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamespacesReply.ProtoReflect.Descriptor instead.
 func (*NamespacesReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{26}
+	return file_daemon_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *NamespacesReply) GetNames() []string {
@@ -2038,7 +2282,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_daemon_proto_msgTypes[27]
+	mi := &file_daemon_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2050,7 +2294,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[27]
+	mi := &file_daemon_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2063,7 +2307,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{27}
+	return file_daemon_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *LeaveRequest) GetSelector() string {
@@ -2094,7 +2338,7 @@ type RestoreRequest struct {
 
 func (x *RestoreRequest) Reset() {
 	*x = RestoreRequest{}
-	mi := &file_daemon_proto_msgTypes[28]
+	mi := &file_daemon_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2106,7 +2350,7 @@ func (x *RestoreRequest) String() string {
 func (*RestoreRequest) ProtoMessage() {}
 
 func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[28]
+	mi := &file_daemon_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2119,7 +2363,7 @@ func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
 func (*RestoreRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{28}
+	return file_daemon_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RestoreRequest) GetConnection() []byte {
@@ -2158,7 +2402,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_daemon_proto_msgTypes[29]
+	mi := &file_daemon_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2170,7 +2414,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[29]
+	mi := &file_daemon_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2183,7 +2427,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{29}
+	return file_daemon_proto_rawDescGZIP(), []int{32}
 }
 
 type VersionReply struct {
@@ -2198,7 +2442,7 @@ type VersionReply struct {
 
 func (x *VersionReply) Reset() {
 	*x = VersionReply{}
-	mi := &file_daemon_proto_msgTypes[30]
+	mi := &file_daemon_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2210,7 +2454,7 @@ func (x *VersionReply) String() string {
 func (*VersionReply) ProtoMessage() {}
 
 func (x *VersionReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[30]
+	mi := &file_daemon_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2223,7 +2467,7 @@ func (x *VersionReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionReply.ProtoReflect.Descriptor instead.
 func (*VersionReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{30}
+	return file_daemon_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *VersionReply) GetVersion() string {
@@ -2264,7 +2508,7 @@ type QuitRequest struct {
 
 func (x *QuitRequest) Reset() {
 	*x = QuitRequest{}
-	mi := &file_daemon_proto_msgTypes[31]
+	mi := &file_daemon_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2276,7 +2520,7 @@ func (x *QuitRequest) String() string {
 func (*QuitRequest) ProtoMessage() {}
 
 func (x *QuitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[31]
+	mi := &file_daemon_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2289,7 +2533,7 @@ func (x *QuitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuitRequest.ProtoReflect.Descriptor instead.
 func (*QuitRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{31}
+	return file_daemon_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *QuitRequest) GetIfIdle() bool {
@@ -2309,7 +2553,7 @@ const file_daemon_proto_rawDesc = "" +
 	"\rchild_started\x18\x02 \x01(\v2 .teleswap.daemon.v1.ChildStartedH\x00R\fchildStarted\x12D\n" +
 	"\fchild_exited\x18\x03 \x01(\v2\x1f.teleswap.daemon.v1.ChildExitedH\x00R\vchildExited\x12+\n" +
 	"\x03end\x18\x04 \x01(\v2\x17.teleswap.daemon.v1.EndH\x00R\x03endB\t\n" +
-	"\amessage\"\xbe\x02\n" +
+	"\amessage\"\x90\x04\n" +
 	"\vSwapRequest\x12\x1e\n" +
 	"\n" +
 	"connection\x18\x01 \x01(\fR\n" +
@@ -2325,7 +2569,23 @@ const file_daemon_proto_rawDesc = "" +
 	"\x04node\x18\x14 \x01(\tR\x04node\x12\x1b\n" +
 	"\tskip_init\x18\x15 \x01(\bR\bskipInit\x12\x1f\n" +
 	"\vscale_first\x18\x16 \x01(\bR\n" +
-	"scaleFirst\" \n" +
+	"scaleFirst\x123\n" +
+	"\x06expose\x18\x1e \x03(\v2\x1b.teleswap.daemon.v1.PortMapR\x06expose\x125\n" +
+	"\apublish\x18\x1f \x03(\v2\x1b.teleswap.daemon.v1.PublishR\apublish\x12/\n" +
+	"\x06to_pod\x18  \x03(\v2\x18.teleswap.daemon.v1.PortR\x05toPod\x123\n" +
+	"\bfrom_pod\x18! \x03(\v2\x18.teleswap.daemon.v1.PortR\afromPod\"I\n" +
+	"\aPortMap\x12\x14\n" +
+	"\x05local\x18\x01 \x01(\rR\x05local\x12\x16\n" +
+	"\x06remote\x18\x02 \x01(\rR\x06remote\x12\x10\n" +
+	"\x03udp\x18\x03 \x01(\bR\x03udp\"a\n" +
+	"\aPublish\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\x12\x16\n" +
+	"\x06inside\x18\x03 \x01(\rR\x06inside\x12\x10\n" +
+	"\x03udp\x18\x04 \x01(\bR\x03udp\"0\n" +
+	"\x04Port\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\rR\x06number\x12\x10\n" +
+	"\x03udp\x18\x02 \x01(\bR\x03udp\" \n" +
 	"\fChildStarted\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\x03R\x03pid\"O\n" +
 	"\vChildExited\x12\x12\n" +
@@ -2391,11 +2651,12 @@ const file_daemon_proto_rawDesc = "" +
 	"\x12sleep_milliseconds\x18\x03 \x01(\x03R\x11sleepMilliseconds\"5\n" +
 	"\aHTTPGet\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x18\n" +
-	"\aheaders\x18\x02 \x03(\tR\aheaders\"P\n" +
+	"\aheaders\x18\x02 \x03(\tR\aheaders\"\x8b\x01\n" +
 	"\x06Active\x12\x16\n" +
 	"\x06target\x18\x01 \x01(\tR\x06target\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x03R\x03pid\x12\x1c\n" +
-	"\ttransport\x18\x03 \x01(\tR\ttransport\"#\n" +
+	"\ttransport\x18\x03 \x01(\tR\ttransport\x129\n" +
+	"\tpublished\x18\x1e \x03(\v2\x1b.teleswap.daemon.v1.PublishR\tpublished\"#\n" +
 	"\tRestoring\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"R\n" +
 	"\tStopChild\x12\x16\n" +
@@ -2415,7 +2676,7 @@ const file_daemon_proto_rawDesc = "" +
 	"\x03pid\x18\x01 \x01(\x03R\x03pid\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x127\n" +
 	"\bsessions\x18\x03 \x03(\v2\x1b.teleswap.daemon.v1.SessionR\bsessions\x120\n" +
-	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xe2\x02\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xd0\x03\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x1c\n" +
@@ -2429,7 +2690,9 @@ const file_daemon_proto_rawDesc = "" +
 	"\x05steps\x18\n" +
 	" \x03(\v2\x18.teleswap.daemon.v1.StepR\x05steps\x12\x18\n" +
 	"\aproblem\x18\v \x01(\tR\aproblem\x12\x18\n" +
-	"\acommand\x18\f \x03(\tR\acommand\"0\n" +
+	"\acommand\x18\f \x03(\tR\acommand\x121\n" +
+	"\x05ports\x18\x1e \x03(\v2\x1b.teleswap.daemon.v1.PortMapR\x05ports\x129\n" +
+	"\tpublished\x18\x1f \x03(\v2\x1b.teleswap.daemon.v1.PublishR\tpublished\"0\n" +
 	"\x0eTargetsRequest\x12\x1e\n" +
 	"\n" +
 	"connection\x18\x01 \x01(\fR\n" +
@@ -2500,90 +2763,100 @@ func file_daemon_proto_rawDescGZIP() []byte {
 }
 
 var file_daemon_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_daemon_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_daemon_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_daemon_proto_goTypes = []any{
 	(Step_State)(0),               // 0: teleswap.daemon.v1.Step.State
 	(*SwapUp)(nil),                // 1: teleswap.daemon.v1.SwapUp
 	(*SwapRequest)(nil),           // 2: teleswap.daemon.v1.SwapRequest
-	(*ChildStarted)(nil),          // 3: teleswap.daemon.v1.ChildStarted
-	(*ChildExited)(nil),           // 4: teleswap.daemon.v1.ChildExited
-	(*End)(nil),                   // 5: teleswap.daemon.v1.End
-	(*Event)(nil),                 // 6: teleswap.daemon.v1.Event
-	(*Step)(nil),                  // 7: teleswap.daemon.v1.Step
-	(*Message)(nil),               // 8: teleswap.daemon.v1.Message
-	(*Prepare)(nil),               // 9: teleswap.daemon.v1.Prepare
-	(*Mount)(nil),                 // 10: teleswap.daemon.v1.Mount
-	(*LogChunk)(nil),              // 11: teleswap.daemon.v1.LogChunk
-	(*LogsReply)(nil),             // 12: teleswap.daemon.v1.LogsReply
-	(*Hook)(nil),                  // 13: teleswap.daemon.v1.Hook
-	(*HTTPGet)(nil),               // 14: teleswap.daemon.v1.HTTPGet
-	(*Active)(nil),                // 15: teleswap.daemon.v1.Active
-	(*Restoring)(nil),             // 16: teleswap.daemon.v1.Restoring
-	(*StopChild)(nil),             // 17: teleswap.daemon.v1.StopChild
-	(*Done)(nil),                  // 18: teleswap.daemon.v1.Done
-	(*StatusRequest)(nil),         // 19: teleswap.daemon.v1.StatusRequest
-	(*StatusReply)(nil),           // 20: teleswap.daemon.v1.StatusReply
-	(*Session)(nil),               // 21: teleswap.daemon.v1.Session
-	(*TargetsRequest)(nil),        // 22: teleswap.daemon.v1.TargetsRequest
-	(*TargetsReply)(nil),          // 23: teleswap.daemon.v1.TargetsReply
-	(*Target)(nil),                // 24: teleswap.daemon.v1.Target
-	(*Mark)(nil),                  // 25: teleswap.daemon.v1.Mark
-	(*NamespacesRequest)(nil),     // 26: teleswap.daemon.v1.NamespacesRequest
-	(*NamespacesReply)(nil),       // 27: teleswap.daemon.v1.NamespacesReply
-	(*LeaveRequest)(nil),          // 28: teleswap.daemon.v1.LeaveRequest
-	(*RestoreRequest)(nil),        // 29: teleswap.daemon.v1.RestoreRequest
-	(*VersionRequest)(nil),        // 30: teleswap.daemon.v1.VersionRequest
-	(*VersionReply)(nil),          // 31: teleswap.daemon.v1.VersionReply
-	(*QuitRequest)(nil),           // 32: teleswap.daemon.v1.QuitRequest
-	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
+	(*PortMap)(nil),               // 3: teleswap.daemon.v1.PortMap
+	(*Publish)(nil),               // 4: teleswap.daemon.v1.Publish
+	(*Port)(nil),                  // 5: teleswap.daemon.v1.Port
+	(*ChildStarted)(nil),          // 6: teleswap.daemon.v1.ChildStarted
+	(*ChildExited)(nil),           // 7: teleswap.daemon.v1.ChildExited
+	(*End)(nil),                   // 8: teleswap.daemon.v1.End
+	(*Event)(nil),                 // 9: teleswap.daemon.v1.Event
+	(*Step)(nil),                  // 10: teleswap.daemon.v1.Step
+	(*Message)(nil),               // 11: teleswap.daemon.v1.Message
+	(*Prepare)(nil),               // 12: teleswap.daemon.v1.Prepare
+	(*Mount)(nil),                 // 13: teleswap.daemon.v1.Mount
+	(*LogChunk)(nil),              // 14: teleswap.daemon.v1.LogChunk
+	(*LogsReply)(nil),             // 15: teleswap.daemon.v1.LogsReply
+	(*Hook)(nil),                  // 16: teleswap.daemon.v1.Hook
+	(*HTTPGet)(nil),               // 17: teleswap.daemon.v1.HTTPGet
+	(*Active)(nil),                // 18: teleswap.daemon.v1.Active
+	(*Restoring)(nil),             // 19: teleswap.daemon.v1.Restoring
+	(*StopChild)(nil),             // 20: teleswap.daemon.v1.StopChild
+	(*Done)(nil),                  // 21: teleswap.daemon.v1.Done
+	(*StatusRequest)(nil),         // 22: teleswap.daemon.v1.StatusRequest
+	(*StatusReply)(nil),           // 23: teleswap.daemon.v1.StatusReply
+	(*Session)(nil),               // 24: teleswap.daemon.v1.Session
+	(*TargetsRequest)(nil),        // 25: teleswap.daemon.v1.TargetsRequest
+	(*TargetsReply)(nil),          // 26: teleswap.daemon.v1.TargetsReply
+	(*Target)(nil),                // 27: teleswap.daemon.v1.Target
+	(*Mark)(nil),                  // 28: teleswap.daemon.v1.Mark
+	(*NamespacesRequest)(nil),     // 29: teleswap.daemon.v1.NamespacesRequest
+	(*NamespacesReply)(nil),       // 30: teleswap.daemon.v1.NamespacesReply
+	(*LeaveRequest)(nil),          // 31: teleswap.daemon.v1.LeaveRequest
+	(*RestoreRequest)(nil),        // 32: teleswap.daemon.v1.RestoreRequest
+	(*VersionRequest)(nil),        // 33: teleswap.daemon.v1.VersionRequest
+	(*VersionReply)(nil),          // 34: teleswap.daemon.v1.VersionReply
+	(*QuitRequest)(nil),           // 35: teleswap.daemon.v1.QuitRequest
+	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
 }
 var file_daemon_proto_depIdxs = []int32{
 	2,  // 0: teleswap.daemon.v1.SwapUp.request:type_name -> teleswap.daemon.v1.SwapRequest
-	3,  // 1: teleswap.daemon.v1.SwapUp.child_started:type_name -> teleswap.daemon.v1.ChildStarted
-	4,  // 2: teleswap.daemon.v1.SwapUp.child_exited:type_name -> teleswap.daemon.v1.ChildExited
-	5,  // 3: teleswap.daemon.v1.SwapUp.end:type_name -> teleswap.daemon.v1.End
-	7,  // 4: teleswap.daemon.v1.Event.step:type_name -> teleswap.daemon.v1.Step
-	8,  // 5: teleswap.daemon.v1.Event.message:type_name -> teleswap.daemon.v1.Message
-	9,  // 6: teleswap.daemon.v1.Event.prepare:type_name -> teleswap.daemon.v1.Prepare
-	15, // 7: teleswap.daemon.v1.Event.active:type_name -> teleswap.daemon.v1.Active
-	16, // 8: teleswap.daemon.v1.Event.restoring:type_name -> teleswap.daemon.v1.Restoring
-	17, // 9: teleswap.daemon.v1.Event.stop_child:type_name -> teleswap.daemon.v1.StopChild
-	18, // 10: teleswap.daemon.v1.Event.done:type_name -> teleswap.daemon.v1.Done
-	0,  // 11: teleswap.daemon.v1.Step.state:type_name -> teleswap.daemon.v1.Step.State
-	10, // 12: teleswap.daemon.v1.Prepare.mounts:type_name -> teleswap.daemon.v1.Mount
-	13, // 13: teleswap.daemon.v1.Prepare.post_start:type_name -> teleswap.daemon.v1.Hook
-	13, // 14: teleswap.daemon.v1.Prepare.pre_stop:type_name -> teleswap.daemon.v1.Hook
-	14, // 15: teleswap.daemon.v1.Hook.http_get:type_name -> teleswap.daemon.v1.HTTPGet
-	21, // 16: teleswap.daemon.v1.StatusReply.sessions:type_name -> teleswap.daemon.v1.Session
-	33, // 17: teleswap.daemon.v1.StatusReply.since:type_name -> google.protobuf.Timestamp
-	33, // 18: teleswap.daemon.v1.Session.since:type_name -> google.protobuf.Timestamp
-	7,  // 19: teleswap.daemon.v1.Session.steps:type_name -> teleswap.daemon.v1.Step
-	24, // 20: teleswap.daemon.v1.TargetsReply.targets:type_name -> teleswap.daemon.v1.Target
-	25, // 21: teleswap.daemon.v1.Target.mark:type_name -> teleswap.daemon.v1.Mark
-	33, // 22: teleswap.daemon.v1.Mark.since:type_name -> google.protobuf.Timestamp
-	1,  // 23: teleswap.daemon.v1.Daemon.Swap:input_type -> teleswap.daemon.v1.SwapUp
-	11, // 24: teleswap.daemon.v1.Daemon.Logs:input_type -> teleswap.daemon.v1.LogChunk
-	19, // 25: teleswap.daemon.v1.Daemon.Status:input_type -> teleswap.daemon.v1.StatusRequest
-	22, // 26: teleswap.daemon.v1.Daemon.Targets:input_type -> teleswap.daemon.v1.TargetsRequest
-	26, // 27: teleswap.daemon.v1.Daemon.Namespaces:input_type -> teleswap.daemon.v1.NamespacesRequest
-	28, // 28: teleswap.daemon.v1.Daemon.Leave:input_type -> teleswap.daemon.v1.LeaveRequest
-	29, // 29: teleswap.daemon.v1.Daemon.Restore:input_type -> teleswap.daemon.v1.RestoreRequest
-	30, // 30: teleswap.daemon.v1.Daemon.Version:input_type -> teleswap.daemon.v1.VersionRequest
-	32, // 31: teleswap.daemon.v1.Daemon.Quit:input_type -> teleswap.daemon.v1.QuitRequest
-	6,  // 32: teleswap.daemon.v1.Daemon.Swap:output_type -> teleswap.daemon.v1.Event
-	12, // 33: teleswap.daemon.v1.Daemon.Logs:output_type -> teleswap.daemon.v1.LogsReply
-	20, // 34: teleswap.daemon.v1.Daemon.Status:output_type -> teleswap.daemon.v1.StatusReply
-	23, // 35: teleswap.daemon.v1.Daemon.Targets:output_type -> teleswap.daemon.v1.TargetsReply
-	27, // 36: teleswap.daemon.v1.Daemon.Namespaces:output_type -> teleswap.daemon.v1.NamespacesReply
-	6,  // 37: teleswap.daemon.v1.Daemon.Leave:output_type -> teleswap.daemon.v1.Event
-	6,  // 38: teleswap.daemon.v1.Daemon.Restore:output_type -> teleswap.daemon.v1.Event
-	31, // 39: teleswap.daemon.v1.Daemon.Version:output_type -> teleswap.daemon.v1.VersionReply
-	6,  // 40: teleswap.daemon.v1.Daemon.Quit:output_type -> teleswap.daemon.v1.Event
-	32, // [32:41] is the sub-list for method output_type
-	23, // [23:32] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	6,  // 1: teleswap.daemon.v1.SwapUp.child_started:type_name -> teleswap.daemon.v1.ChildStarted
+	7,  // 2: teleswap.daemon.v1.SwapUp.child_exited:type_name -> teleswap.daemon.v1.ChildExited
+	8,  // 3: teleswap.daemon.v1.SwapUp.end:type_name -> teleswap.daemon.v1.End
+	3,  // 4: teleswap.daemon.v1.SwapRequest.expose:type_name -> teleswap.daemon.v1.PortMap
+	4,  // 5: teleswap.daemon.v1.SwapRequest.publish:type_name -> teleswap.daemon.v1.Publish
+	5,  // 6: teleswap.daemon.v1.SwapRequest.to_pod:type_name -> teleswap.daemon.v1.Port
+	5,  // 7: teleswap.daemon.v1.SwapRequest.from_pod:type_name -> teleswap.daemon.v1.Port
+	10, // 8: teleswap.daemon.v1.Event.step:type_name -> teleswap.daemon.v1.Step
+	11, // 9: teleswap.daemon.v1.Event.message:type_name -> teleswap.daemon.v1.Message
+	12, // 10: teleswap.daemon.v1.Event.prepare:type_name -> teleswap.daemon.v1.Prepare
+	18, // 11: teleswap.daemon.v1.Event.active:type_name -> teleswap.daemon.v1.Active
+	19, // 12: teleswap.daemon.v1.Event.restoring:type_name -> teleswap.daemon.v1.Restoring
+	20, // 13: teleswap.daemon.v1.Event.stop_child:type_name -> teleswap.daemon.v1.StopChild
+	21, // 14: teleswap.daemon.v1.Event.done:type_name -> teleswap.daemon.v1.Done
+	0,  // 15: teleswap.daemon.v1.Step.state:type_name -> teleswap.daemon.v1.Step.State
+	13, // 16: teleswap.daemon.v1.Prepare.mounts:type_name -> teleswap.daemon.v1.Mount
+	16, // 17: teleswap.daemon.v1.Prepare.post_start:type_name -> teleswap.daemon.v1.Hook
+	16, // 18: teleswap.daemon.v1.Prepare.pre_stop:type_name -> teleswap.daemon.v1.Hook
+	17, // 19: teleswap.daemon.v1.Hook.http_get:type_name -> teleswap.daemon.v1.HTTPGet
+	4,  // 20: teleswap.daemon.v1.Active.published:type_name -> teleswap.daemon.v1.Publish
+	24, // 21: teleswap.daemon.v1.StatusReply.sessions:type_name -> teleswap.daemon.v1.Session
+	36, // 22: teleswap.daemon.v1.StatusReply.since:type_name -> google.protobuf.Timestamp
+	36, // 23: teleswap.daemon.v1.Session.since:type_name -> google.protobuf.Timestamp
+	10, // 24: teleswap.daemon.v1.Session.steps:type_name -> teleswap.daemon.v1.Step
+	3,  // 25: teleswap.daemon.v1.Session.ports:type_name -> teleswap.daemon.v1.PortMap
+	4,  // 26: teleswap.daemon.v1.Session.published:type_name -> teleswap.daemon.v1.Publish
+	27, // 27: teleswap.daemon.v1.TargetsReply.targets:type_name -> teleswap.daemon.v1.Target
+	28, // 28: teleswap.daemon.v1.Target.mark:type_name -> teleswap.daemon.v1.Mark
+	36, // 29: teleswap.daemon.v1.Mark.since:type_name -> google.protobuf.Timestamp
+	1,  // 30: teleswap.daemon.v1.Daemon.Swap:input_type -> teleswap.daemon.v1.SwapUp
+	14, // 31: teleswap.daemon.v1.Daemon.Logs:input_type -> teleswap.daemon.v1.LogChunk
+	22, // 32: teleswap.daemon.v1.Daemon.Status:input_type -> teleswap.daemon.v1.StatusRequest
+	25, // 33: teleswap.daemon.v1.Daemon.Targets:input_type -> teleswap.daemon.v1.TargetsRequest
+	29, // 34: teleswap.daemon.v1.Daemon.Namespaces:input_type -> teleswap.daemon.v1.NamespacesRequest
+	31, // 35: teleswap.daemon.v1.Daemon.Leave:input_type -> teleswap.daemon.v1.LeaveRequest
+	32, // 36: teleswap.daemon.v1.Daemon.Restore:input_type -> teleswap.daemon.v1.RestoreRequest
+	33, // 37: teleswap.daemon.v1.Daemon.Version:input_type -> teleswap.daemon.v1.VersionRequest
+	35, // 38: teleswap.daemon.v1.Daemon.Quit:input_type -> teleswap.daemon.v1.QuitRequest
+	9,  // 39: teleswap.daemon.v1.Daemon.Swap:output_type -> teleswap.daemon.v1.Event
+	15, // 40: teleswap.daemon.v1.Daemon.Logs:output_type -> teleswap.daemon.v1.LogsReply
+	23, // 41: teleswap.daemon.v1.Daemon.Status:output_type -> teleswap.daemon.v1.StatusReply
+	26, // 42: teleswap.daemon.v1.Daemon.Targets:output_type -> teleswap.daemon.v1.TargetsReply
+	30, // 43: teleswap.daemon.v1.Daemon.Namespaces:output_type -> teleswap.daemon.v1.NamespacesReply
+	9,  // 44: teleswap.daemon.v1.Daemon.Leave:output_type -> teleswap.daemon.v1.Event
+	9,  // 45: teleswap.daemon.v1.Daemon.Restore:output_type -> teleswap.daemon.v1.Event
+	34, // 46: teleswap.daemon.v1.Daemon.Version:output_type -> teleswap.daemon.v1.VersionReply
+	9,  // 47: teleswap.daemon.v1.Daemon.Quit:output_type -> teleswap.daemon.v1.Event
+	39, // [39:48] is the sub-list for method output_type
+	30, // [30:39] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_daemon_proto_init() }
@@ -2597,7 +2870,7 @@ func file_daemon_proto_init() {
 		(*SwapUp_ChildExited)(nil),
 		(*SwapUp_End)(nil),
 	}
-	file_daemon_proto_msgTypes[5].OneofWrappers = []any{
+	file_daemon_proto_msgTypes[8].OneofWrappers = []any{
 		(*Event_Step)(nil),
 		(*Event_Message)(nil),
 		(*Event_Prepare)(nil),
@@ -2612,7 +2885,7 @@ func file_daemon_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_daemon_proto_rawDesc), len(file_daemon_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   32,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

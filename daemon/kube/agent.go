@@ -40,6 +40,13 @@ func (a Agent) input(t *Target) manifests.AgentInput {
 		PullPolicy: corev1.PullPolicy(a.PullPolicy), TunnelPort: t.TunnelPort, Listen: t.Listen, ListenUDP: t.ListenUDP,
 		KeysSecret: a.Name, SkipInit: t.skipInit, PodName: t.work.podName, Node: t.node, NoHostPorts: t.Kind.parks(),
 	}
+	for _, p := range t.Loopback {
+		if p.UDP {
+			in.LoopbackUDP = append(in.LoopbackUDP, p.Number)
+		} else {
+			in.Loopback = append(in.Loopback, p.Number)
+		}
+	}
 	if t.Kind == DaemonSet {
 		// Until the places are changed: see takeSlot.
 		yes := true

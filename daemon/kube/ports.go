@@ -13,29 +13,32 @@ import (
 // firstTunnelPort is where the search for the agent's own port begins.
 const firstTunnelPort = 15100
 
-// ports is what a pod template and its Services say about ports.
+// ports is what a pod template, its Services and the user say about ports.
 type ports struct {
-	listen   []int32  // the agent listens on
-	udp      []int32  // likewise, of UDP
-	need     []int32  // the local process must listen on
-	needUDP  []int32  // likewise, of UDP
-	tunnel   int32    // the agent's own
-	services []string // that select the pods
+	listen   []int32   // the agent listens on
+	udp      []int32   // likewise, of UDP
+	loopback []Port    // the agent listens on at the pod's loopback address alone
+	maps     []PortMap // those that lead to another port of the process
+	need     []int32   // the local process must listen on
+	needUDP  []int32   // likewise, of UDP
+	tunnel   int32     // the agent's own
+	services []string  // that select the pods
 	notes    []string
 }
 
-// portsOf is a pure function of what was read. A port belongs to the target container
-// unless another container of the pod declares it and the target does not.
-func portsOf(template corev1.PodTemplateSpec, container string, services []corev1.Service) ports {
+// portsOf is a pure function of what was read, and of what the user wants of ports. A port
+// belongs to the target container unless another container of the pod declares it and the
+// target does not. The error is a *PortError.
+func portsOf(template corev1.PodTemplateSpec, container string, services []corev1.Service, wish Ref) (ports, error) {
 	var (
 		out      ports
-		declared = make(map[int32]bool) // the container's TCP ports
-		foreign  = make(map[int32]bool) // TCP ports that only other containers declare
-		served   = make(map[int32]bool) // TCP ports of ours that Services target
-		udp      = make(map[int32]bool) // the container's UDP ports, declared or targeted
-		sent     = make(map[int32]bool) // those that Services target
-		another  = make(map[int32]bool) // UDP ports that only other containers declare
-		taken    = make(map[int32]bool) // anything the tunnel port must not be
+		declared = make(map[int32]bool)   // the container's TCP ports
+		foreign  = make(map[int32]string) // TCP ports that only other containers declare, and which
+		served   = make(map[int32]bool)   // TCP ports of ours that Services target
+		udp      = make(map[int32]bool)   // the container's UDP ports, declared or targeted
+		sent     = make(map[int32]bool)   // those that Services target
+		another  = make(map[int32]string) // UDP ports that only other containers declare, and which
+		taken    = make(map[int32]bool)   // anything the tunnel port must not be
 	)
 	for _, c := range podContainers(template.Spec) {
 		for _, port := range c.Ports {
@@ -48,9 +51,9 @@ func portsOf(template corev1.PodTemplateSpec, container string, services []corev
 			case c.Name == container:
 				out.notes = append(out.notes, fmt.Sprintf("port %d/%s of container %s is not carried: only TCP and UDP are", port.ContainerPort, port.Protocol, container))
 			case isTCP(port.Protocol):
-				foreign[port.ContainerPort] = true
+				foreign[port.ContainerPort] = c.Name
 			case port.Protocol == corev1.ProtocolUDP:
-				another[port.ContainerPort] = true
+				another[port.ContainerPort] = c.Name
 			}
 		}
 	}
@@ -67,12 +70,12 @@ func portsOf(template corev1.PodTemplateSpec, container string, services []corev
 				out.notes = append(out.notes, fmt.Sprintf("port %s of service/%s leads nowhere: no container has a port named %q", portLabel(port), service.Name, port.TargetPort.StrVal))
 				continue
 			case port.Protocol == corev1.ProtocolUDP:
-				if owner == container || owner == "" && (udp[number] || !another[number]) {
+				if owner == container || owner == "" && (udp[number] || another[number] == "") {
 					udp[number], sent[number] = true, true
 				}
 			case !isTCP(port.Protocol):
 				out.notes = append(out.notes, fmt.Sprintf("port %s of service/%s is %s and not carried: only TCP and UDP are", portLabel(port), service.Name, port.Protocol))
-			case owner == container, owner == "" && (declared[number] || !foreign[number]):
+			case owner == container, owner == "" && (declared[number] || foreign[number] == ""):
 				served[number] = true
 			}
 			taken[number] = true
@@ -81,16 +84,25 @@ func portsOf(template corev1.PodTemplateSpec, container string, services []corev
 	slices.Sort(out.services)
 	all := maps.Clone(declared)
 	maps.Copy(all, served)
+	declaredUDP := maps.Clone(udp)
+	w := wished{tcp: all, udp: udp, foreignTCP: foreign, foreignUDP: another, taken: taken}
+	if err := w.add(wish); err != nil {
+		return ports{}, err
+	}
 	out.listen, out.udp = slices.Sorted(maps.Keys(all)), slices.Sorted(maps.Keys(udp))
-	out.need, out.needUDP = slices.Sorted(maps.Keys(served)), slices.Sorted(maps.Keys(sent))
+	out.loopback, out.maps, out.notes = w.loopback, w.maps, append(out.notes, w.notes...)
+	out.need, out.needUDP = w.local(served, false), w.local(sent, true)
 	if len(served)+len(sent) == 0 {
-		out.need, out.needUDP = slices.Sorted(maps.Keys(declared)), out.udp
+		out.need, out.needUDP = w.local(declared, false), w.local(declaredUDP, true)
+	}
+	if len(out.need)+len(out.needUDP) == 0 { // what was asked for is all there is
+		out.need, out.needUDP = w.local(all, false), w.local(udp, true)
 	}
 	out.tunnel = firstTunnelPort
 	for taken[out.tunnel] {
 		out.tunnel++
 	}
-	return out
+	return out, nil
 }
 
 // podContainers are the containers that live as long as the pod: the main ones and the

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -61,6 +62,9 @@ func TestPortsOf(t *testing.T) {
 		services     []corev1.Service
 		listen, need []int32
 		udp, needUDP []int32
+		wish         Ref
+		loopback     []Port
+		maps         []PortMap
 		tunnel       int32
 		selecting    []string
 		notes        []string // parts, one for each note
@@ -166,13 +170,65 @@ func TestPortsOf(t *testing.T) {
 			tunnel:     15100, selecting: []string{"dns"},
 			notes: []string{"99/SCTP of container app is not carried"},
 		},
+		{
+			name:       "a served port leads elsewhere, another is added",
+			containers: []corev1.Container{containerOf("app", portOf{number: 80})},
+			services:   []corev1.Service{serviceOf("web", to(80))},
+			wish:       Ref{Expose: []PortMap{{Local: 8080, Remote: 80}, {Local: 9999, Remote: 9999}}},
+			listen:     []int32{80, 9999}, need: []int32{8080}, tunnel: 15100, selecting: []string{"web"},
+			maps: []PortMap{{Local: 8080, Remote: 80}},
+		},
+		{
+			name:       "ports change places",
+			containers: []corev1.Container{containerOf("app", portOf{number: 80}, portOf{number: 81})},
+			wish:       Ref{Expose: []PortMap{{Local: 81, Remote: 80}, {Local: 80, Remote: 81}}},
+			listen:     []int32{80, 81}, need: []int32{80, 81}, tunnel: 15100,
+			maps: []PortMap{{Local: 81, Remote: 80}, {Local: 80, Remote: 81}},
+		},
+		{
+			name:       "nothing declared: what is exposed is needed",
+			containers: []corev1.Container{containerOf("app")},
+			wish:       Ref{Expose: []PortMap{{Local: 8080, Remote: 80}, {Local: 5353, Remote: 53, UDP: true}}},
+			listen:     []int32{80}, udp: []int32{53}, need: []int32{8080}, needUDP: []int32{5353}, tunnel: 15100,
+			maps: []PortMap{{Local: 8080, Remote: 80}, {Local: 5353, Remote: 53, UDP: true}},
+		},
+		{
+			name:       "an optional port is not needed",
+			containers: []corev1.Container{containerOf("app", portOf{number: 8080})},
+			wish:       Ref{Expose: []PortMap{{Local: 9999, Remote: 9999}}},
+			listen:     []int32{8080, 9999}, need: []int32{8080}, tunnel: 15100,
+		},
+		{
+			name:       "the agent's own port gives way to what is asked for",
+			containers: []corev1.Container{containerOf("app")},
+			wish: Ref{
+				Expose: []PortMap{{Local: 15100, Remote: 15100}}, FromPod: []Port{{Number: 15101}}, ToPod: []Port{{Number: 15102}},
+			},
+			listen: []int32{15100}, need: []int32{15100}, loopback: []Port{{Number: 15101}}, tunnel: 15103,
+		},
+		{
+			name:       "from the pod to a port that is the target's anyway",
+			containers: []corev1.Container{containerOf("app", portOf{number: 8080})},
+			wish:       Ref{FromPod: []Port{{Number: 8080}, {Number: 8080, UDP: true}}},
+			listen:     []int32{8080}, need: []int32{8080}, loopback: []Port{{Number: 8080, UDP: true}}, tunnel: 15100,
+			notes: []string{"it is a port of the target"},
+		},
+		{
+			name:       "to the pod, where a sidecar is",
+			containers: []corev1.Container{containerOf("app"), containerOf("envoy", portOf{number: 9901})},
+			wish:       Ref{ToPod: []Port{{Number: 9901}, {Number: 9902, UDP: true}}},
+			tunnel:     15100,
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			template := corev1.PodTemplateSpec{
 				ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "web", "tier": "front"}},
 				Spec:       corev1.PodSpec{Containers: tc.containers, InitContainers: tc.init},
 			}
-			got := portsOf(template, "app", tc.services)
+			got, err := portsOf(template, "app", tc.services, tc.wish)
+			if err != nil {
+				t.Fatal(err)
+			}
 			if !slices.Equal(got.listen, tc.listen) || !slices.Equal(got.need, tc.need) || got.tunnel != tc.tunnel || !slices.Equal(got.services, tc.selecting) {
 				t.Errorf("got listen %v, need %v, tunnel %d, services %v\nwant %v, %v, %d, %v",
 					got.listen, got.need, got.tunnel, got.services, tc.listen, tc.need, tc.tunnel, tc.selecting)
@@ -180,12 +236,46 @@ func TestPortsOf(t *testing.T) {
 			if !slices.Equal(got.udp, tc.udp) || !slices.Equal(got.needUDP, tc.needUDP) {
 				t.Errorf("got UDP %v, of which %v needed; want %v, %v", got.udp, got.needUDP, tc.udp, tc.needUDP)
 			}
+			if !slices.Equal(got.loopback, tc.loopback) || !slices.Equal(got.maps, tc.maps) {
+				t.Errorf("got loopback %v, maps %v; want %v, %v", got.loopback, got.maps, tc.loopback, tc.maps)
+			}
 			if len(got.notes) != len(tc.notes) {
 				t.Fatalf("notes = %q", got.notes)
 			}
 			for i, part := range tc.notes {
 				if !strings.Contains(got.notes[i], part) {
 					t.Errorf("note %q misses %q", got.notes[i], part)
+				}
+			}
+		})
+	}
+}
+
+func TestPortsThatCannotBeHad(t *testing.T) {
+	containers := []corev1.Container{
+		containerOf("app", portOf{number: 8080}), containerOf("metrics", portOf{number: 9102}, portOf{"statsd", 8125, corev1.ProtocolUDP}),
+	}
+	for _, tc := range []struct {
+		name  string
+		wish  Ref
+		parts []string
+	}{
+		{"a sidecar's port", Ref{Expose: []PortMap{{Local: 8080, Remote: 9102}}}, []string{"--expose 8080:9102: port 9102 of the pod belongs to container metrics", "NAME:metrics"}},
+		{"a sidecar's UDP port", Ref{Expose: []PortMap{{Local: 8125, Remote: 8125, UDP: true}}}, []string{"port 8125/udp of the pod belongs to container metrics"}},
+		{"from the pod, a sidecar's", Ref{FromPod: []Port{{Number: 9102}}}, []string{"--from-pod 9102: port 9102 of the pod belongs to container metrics", "--to-pod"}},
+		{"to the pod, our own", Ref{ToPod: []Port{{Number: 8080}}}, []string{"--to-pod 8080: the port is the target's own"}},
+		{"to the pod, exposed", Ref{Expose: []PortMap{{Local: 1, Remote: 2}}, ToPod: []Port{{Number: 2}}}, []string{"--to-pod 2: the port is the target's own"}},
+		{"there and back", Ref{FromPod: []Port{{Number: 7}}, ToPod: []Port{{Number: 7}}}, []string{"--to-pod 7: --from-pod leads"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := portsOf(corev1.PodTemplateSpec{Spec: corev1.PodSpec{Containers: containers}}, "app", nil, tc.wish)
+			var port *PortError
+			if !errors.As(err, &port) {
+				t.Fatalf("got %v, want a PortError", err)
+			}
+			for _, part := range tc.parts {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("%q misses %q", err, part)
 				}
 			}
 		})

@@ -20,6 +20,10 @@ type Ref struct {
 	Node       string // of a DaemonSet's pod; empty: that of its first Ready pod
 	SkipInit   bool   // the agent's pod does without the init containers
 	ScaleFirst bool   // the originals go before the agent comes
+
+	Expose  []PortMap // ports of the target, added or led to another port of the process
+	FromPod []Port    // of the pod's loopback address, which lead to the process too
+	ToPod   []Port    // of the pod's loopback address, which the process wants to call
 }
 
 // Target is a workload that has been found and can be swapped.
@@ -35,8 +39,13 @@ type Target struct {
 	// ports, both sorted.
 	Listen    []int32
 	ListenUDP []int32
-	// Need are those of Listen, and NeedUDP those of ListenUDP, that the local process must
-	// listen on before the agent may become Ready, sorted. Both empty: nothing is needed.
+	// Loopback are ports on which the agent listens at the pod's loopback address alone.
+	Loopback []Port
+	// Maps are those of Listen and ListenUDP that lead to another port of the local
+	// process; the others lead to the same.
+	Maps []PortMap
+	// Need are the TCP ports, and NeedUDP the UDP ports, that the local process must listen on
+	// before the agent may become Ready, sorted. Both empty: nothing is needed.
 	Need    []int32
 	NeedUDP []int32
 	// TunnelPort is the agent's own port, free in the pod.
@@ -131,7 +140,7 @@ func (c *Cluster) Targets(ctx context.Context) ([]TargetSummary, error) {
 
 // Resolve finds the target and everything that a swap must know of it. It changes
 // nothing. Errors: *NotFoundError, *AmbiguousError, *NoContainerError,
-// *SeveralContainersError, *AlreadySwappedError, *NoReplicasError, *UnsupportedError,
+// *SeveralContainersError, *AlreadySwappedError, *NoReplicasError, *UnsupportedError, *PortError,
 // *MissingPermissionError, *NoClusterError, *ExpiredError.
 func (c *Cluster) Resolve(ctx context.Context, ref Ref) (*Target, error) {
 	c = c.In(ref.Namespace)
@@ -179,9 +188,12 @@ func (c *Cluster) aim(ctx context.Context, ref Ref, found surroundings) (*Target
 	if err := c.checkVariables(ctx, t); err != nil {
 		return nil, err
 	}
-	ports := portsOf(t.work.template, container, found.services)
+	ports, err := portsOf(t.work.template, container, found.services, ref)
+	if err != nil {
+		return nil, err
+	}
 	t.Listen, t.ListenUDP, t.Need, t.NeedUDP = ports.listen, ports.udp, ports.need, ports.needUDP
-	t.TunnelPort, t.Services = ports.tunnel, ports.services
+	t.TunnelPort, t.Services, t.Loopback, t.Maps = ports.tunnel, ports.services, ports.loopback, ports.maps
 	t.Notes = append(append(t.Notes, ports.notes...), notesOn(w, found.autoscalers)...)
 	if err := c.place(ctx, ref, t); err != nil {
 		return nil, err
