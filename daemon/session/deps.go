@@ -117,6 +117,8 @@ type LinkConfig struct {
 	Port     int32 // the agent's own
 	Keys     *tunnel.Keys
 	Services []netip.Prefix // the cluster's Service ranges
+	Maps     []kube.PortMap // ports that lead to another port of the process
+	ToPod    []kube.Port    // of the pod's loopback address, to be reached whatever listens there
 	Warn     func(format string, args ...any)
 	Logger   *slog.Logger
 }

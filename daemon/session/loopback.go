@@ -4,29 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
-	"sync"
 	"syscall"
-	"time"
 
-	"github.com/teleswap/teleswap/proxy/relay"
+	"github.com/teleswap/teleswap/daemon/kube"
 	"github.com/teleswap/teleswap/proxy/tunnel"
-)
-
-const (
-	// neighbourFlows bounds the flows of datagrams to one port of another container.
-	neighbourFlows = 256
-	// neighbourIdle is how long such a flow may be silent.
-	neighbourIdle = 60 * time.Second
-	// inboxSize is how many datagrams wait for a flow; further ones are lost.
-	inboxSize = 64
-	// acceptPause is what a failing accept waits for, at least: descriptors that are freed.
-	acceptPause = 100 * time.Millisecond
 )
 
 // socketMaker makes sockets in the sandbox; a Box is one.
@@ -42,10 +28,12 @@ type neighbours struct {
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
 	warn func(format string, args ...any)
 	log  *slog.Logger
+	// wanted are ports of the pod's loopback address that are here whatever listens there.
+	wanted []kube.Port
 
 	told  chan tunnel.PodListening // the latest
 	begun chan struct{}            // closed once what was told before the loop is there
-	open  map[place]*neighbour     // follow's alone
+	open  map[place]*entrance      // follow's alone
 	skip  map[place]struct{}       // those that were warned of
 }
 
@@ -57,9 +45,11 @@ type place struct {
 
 func (p place) String() string { return p.network[:3] + " " + p.addr.String() }
 
+func (p place) isUDP() bool { return p.network[:3] == "udp" }
+
 func newNeighbours(box socketMaker, l *agentLink) *neighbours {
 	return &neighbours{
-		box: box, warn: l.cfg.Warn, log: l.log,
+		box: box, warn: l.cfg.Warn, log: l.log, wanted: l.cfg.ToPod,
 		dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 			client, err := l.working(ctx)
 			if err != nil {
@@ -68,7 +58,7 @@ func newNeighbours(box socketMaker, l *agentLink) *neighbours {
 			return client.DialContext(ctx, network, address)
 		},
 		told: make(chan tunnel.PodListening, 1), begun: make(chan struct{}),
-		open: make(map[place]*neighbour), skip: make(map[place]struct{}),
+		open: make(map[place]*entrance), skip: make(map[place]struct{}),
 	}
 }
 
@@ -83,11 +73,12 @@ func (n *neighbours) tell(e tunnel.PodListening) {
 
 // followLoop opens and closes listeners as it is told, until ctx ends; then it closes all.
 func (n *neighbours) followLoop(ctx context.Context) {
+	var e tunnel.PodListening
 	select {
-	case e := <-n.told:
-		n.follow(ctx, e)
-	default:
+	case e = <-n.told:
+	default: // nothing yet, but for what is wanted anyway
 	}
+	n.follow(ctx, e)
 	close(n.begun)
 	for {
 		select {
@@ -104,7 +95,7 @@ func (n *neighbours) followLoop(ctx context.Context) {
 
 // follow opens what is new and closes what is gone.
 func (n *neighbours) follow(ctx context.Context, e tunnel.PodListening) {
-	want := append(places("tcp", e.TCP), places("udp", e.UDP)...)
+	want := append(places("tcp", n.withWanted(false, e.TCP)), places("udp", n.withWanted(true, e.UDP))...)
 	for p, nb := range n.open {
 		if !slices.Contains(want, p) {
 			delete(n.open, p)
@@ -134,6 +125,23 @@ func (n *neighbours) follow(ctx context.Context, e tunnel.PodListening) {
 	}
 }
 
+// withWanted adds what is wanted whether it listens or not to what listens, unless that is there.
+func (n *neighbours) withWanted(udp bool, listening []netip.AddrPort) []netip.AddrPort {
+	all := slices.Clone(listening)
+	for _, p := range n.wanted {
+		here := func(a netip.AddrPort) bool {
+			return int32(a.Port()) == p.Number && (a.Addr().IsUnspecified() || a.Addr() == loopback4)
+		}
+		if p.UDP == udp && !slices.ContainsFunc(listening, here) {
+			all = append(all, netip.AddrPortFrom(loopback4, uint16(p.Number)))
+		}
+	}
+	return all
+}
+
+// loopback4 is where a pod's containers meet.
+var loopback4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+
 // places are where sockets are to be made for what listens at addrs.
 func places(network string, addrs []netip.AddrPort) []place {
 	var all []place
@@ -153,27 +161,8 @@ func places(network string, addrs []netip.AddrPort) []place {
 	return all
 }
 
-// neighbour is one port of another container, at the process's side.
-type neighbour struct {
-	place
-	all    *neighbours
-	socket io.Closer          // what listens
-	stop   context.CancelFunc // ends its connections and flows
-	served sync.WaitGroup
-}
-
-// close ends the listener, then its connections, and waits for them: whoever sees one end and connects again at once
-// is refused.
-func (nb *neighbour) close() {
-	if err := nb.socket.Close(); err != nil {
-		nb.all.log.Debug("close another container's port", "at", nb.place, "error", err)
-	}
-	nb.stop()
-	nb.served.Wait()
-}
-
 // begin listens where a container does.
-func (n *neighbours) begin(ctx context.Context, p place) (*neighbour, error) {
+func (n *neighbours) begin(ctx context.Context, p place) (*entrance, error) {
 	f, err := n.box.Listen(p.network, p.addr)
 	if errors.Is(err, syscall.EAFNOSUPPORT) && p.addr.Addr().IsUnspecified() { // a laptop without IPv6
 		f, err = n.box.Listen(p.network[:3]+"4", netip.AddrPortFrom(netip.IPv4Unspecified(), p.addr.Port()))
@@ -182,173 +171,34 @@ func (n *neighbours) begin(ctx context.Context, p place) (*neighbour, error) {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }()
-	nb := &neighbour{place: p, all: n}
-	ctx, nb.stop = context.WithCancel(ctx)
-	if p.network[:3] == "udp" {
+	e := &entrance{name: "another container's " + p.String(), log: n.log, dial: func(ctx context.Context, from, at netip.AddrPort) (net.Conn, error) {
+		if p.isUDP() { // which knows no address of its own where it is bound to all
+			at = p.sentTo(from)
+		}
+		return n.dial(ctx, p.network[:3], at.String())
+	}}
+	if p.isUDP() {
 		pc, err := net.FilePacketConn(f)
 		if err != nil {
-			nb.stop()
 			return nil, fmt.Errorf("use a socket of the sandbox: %w", err)
 		}
-		nb.socket = pc
-		nb.served.Go(func() { nb.receiveLoop(ctx, pc.(*net.UDPConn)) })
-		return nb, nil
+		e.receive(ctx, pc.(*net.UDPConn))
+		return e, nil
 	}
 	lis, err := net.FileListener(f)
 	if err != nil {
-		nb.stop()
 		return nil, fmt.Errorf("use a socket of the sandbox: %w", err)
 	}
-	nb.socket = lis
-	nb.served.Go(func() { nb.acceptLoop(ctx, lis) })
-	return nb, nil
-}
-
-// acceptLoop takes the process's connections until the listener is closed. The connections end with ctx.
-func (nb *neighbour) acceptLoop(ctx context.Context, lis net.Listener) {
-	for {
-		c, err := lis.Accept()
-		switch {
-		case errors.Is(err, net.ErrClosed):
-			return
-		case err != nil:
-			nb.all.log.Warn("accept for another container", "at", nb.place, "error", err)
-			select {
-			case <-time.After(acceptPause):
-			case <-ctx.Done():
-			}
-		default:
-			nb.served.Go(func() { nb.connect(ctx, c) })
-		}
-	}
-}
-
-// connect joins a connection of the process to the container.
-func (nb *neighbour) connect(ctx context.Context, c net.Conn) {
-	remote, err := nb.all.dial(ctx, "tcp", c.LocalAddr().String())
-	if err != nil {
-		nb.all.log.Debug("dial another container", "at", nb.place, "error", err)
-		relay.Reset(c)
-		return
-	}
-	stop := context.AfterFunc(ctx, func() { relay.Reset(c); relay.Reset(remote) })
-	defer stop()
-	if err := relay.Relay(c, remote); err != nil {
-		nb.all.log.Debug("a connection to another container was cut", "at", nb.place, "error", err)
-	}
-}
-
-// receiveLoop takes the process's datagrams until the socket is closed, and sorts them into flows, which end with ctx.
-func (nb *neighbour) receiveLoop(ctx context.Context, pc *net.UDPConn) {
-	var mu sync.Mutex
-	flows := make(map[netip.AddrPort]*sender)
-	buf := make([]byte, 1<<16)
-	for {
-		n, from, err := pc.ReadFromUDPAddrPort(buf)
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			continue // what nobody took of our answers is told here
-		}
-		mu.Lock()
-		s := flows[from]
-		if s == nil && len(flows) < neighbourFlows {
-			s = newSender(pc, from)
-			flows[from] = s
-			nb.served.Go(func() {
-				nb.carry(ctx, s)
-				mu.Lock()
-				defer mu.Unlock()
-				delete(flows, from)
-			})
-		}
-		mu.Unlock()
-		if s != nil {
-			s.deliver(buf[:n])
-		}
-	}
-}
-
-// carry joins a flow of the process to the container.
-func (nb *neighbour) carry(ctx context.Context, s *sender) {
-	defer func() { _ = s.Close() }()
-	remote, err := nb.all.dial(ctx, "udp", nb.sentTo(s.from).String())
-	if err != nil {
-		nb.all.log.Debug("dial another container", "at", nb.place, "error", err)
-		return
-	}
-	stop := context.AfterFunc(ctx, func() { _ = remote.Close() })
-	defer stop()
-	flow := relay.Flow{Idle: neighbourIdle}
-	if err := flow.Relay(s, remote); err != nil {
-		nb.all.log.Debug("datagrams to another container", "at", nb.place, "error", err)
-	}
+	e.listen(ctx, lis)
+	return e, nil
 }
 
 // sentTo is the address in the pod that a process sends to from its own: within one host
 // both are the same, unless the process has chosen.
-func (nb *neighbour) sentTo(from netip.AddrPort) netip.AddrPort {
-	to := nb.addr.Addr()
+func (p place) sentTo(from netip.AddrPort) netip.AddrPort {
+	to := p.addr.Addr()
 	if to.IsUnspecified() {
 		to = from.Addr().Unmap()
 	}
-	return netip.AddrPortFrom(to, nb.addr.Port())
+	return netip.AddrPortFrom(to, p.addr.Port())
 }
-
-// sender is the process's end of a flow, as a connection.
-type sender struct {
-	pc    *net.UDPConn
-	from  netip.AddrPort
-	inbox chan []byte
-	gone  chan struct{}
-	end   func()
-}
-
-func newSender(pc *net.UDPConn, from netip.AddrPort) *sender {
-	s := &sender{pc: pc, from: from, inbox: make(chan []byte, inboxSize), gone: make(chan struct{})}
-	s.end = sync.OnceFunc(func() { close(s.gone) })
-	return s
-}
-
-// deliver gives the flow a datagram, unless too many wait.
-func (s *sender) deliver(p []byte) {
-	select {
-	case s.inbox <- slices.Clone(p):
-	default:
-	}
-}
-
-// Read implements net.Conn.
-func (s *sender) Read(p []byte) (int, error) {
-	select {
-	case b := <-s.inbox:
-		return copy(p, b), nil
-	case <-s.gone:
-		return 0, net.ErrClosed
-	}
-}
-
-// Write implements net.Conn.
-func (s *sender) Write(p []byte) (int, error) { return s.pc.WriteToUDPAddrPort(p, s.from) }
-
-// Close implements net.Conn. The socket is its neighbour's, and stays.
-func (s *sender) Close() error {
-	s.end()
-	return nil
-}
-
-// LocalAddr implements net.Conn.
-func (s *sender) LocalAddr() net.Addr { return s.pc.LocalAddr() }
-
-// RemoteAddr implements net.Conn.
-func (s *sender) RemoteAddr() net.Addr { return net.UDPAddrFromAddrPort(s.from) }
-
-// SetDeadline implements net.Conn: a flow has none but its idle time.
-func (s *sender) SetDeadline(time.Time) error { return errors.ErrUnsupported }
-
-// SetReadDeadline implements net.Conn.
-func (s *sender) SetReadDeadline(time.Time) error { return errors.ErrUnsupported }
-
-// SetWriteDeadline implements net.Conn.
-func (s *sender) SetWriteDeadline(time.Time) error { return errors.ErrUnsupported }

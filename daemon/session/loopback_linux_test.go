@@ -315,8 +315,8 @@ func TestSentTo(t *testing.T) {
 		{"[::]:53", "[::ffff:127.0.0.1]:4000", "127.0.0.1:53"},
 		{"[::]:53", "[::1]:4000", "[::1]:53"},
 	} {
-		nb := &neighbour{place: place{"udp", netip.MustParseAddrPort(c.at)}}
-		if got := nb.sentTo(netip.MustParseAddrPort(c.from)).String(); got != c.want {
+		p := place{"udp", netip.MustParseAddrPort(c.at)}
+		if got := p.sentTo(netip.MustParseAddrPort(c.from)).String(); got != c.want {
 			t.Errorf("from %s to what is at %s: %s, want %s", c.from, c.at, got, c.want)
 		}
 	}
