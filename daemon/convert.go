@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"errors"
+	"fmt"
+	"net/netip"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -26,7 +28,7 @@ func eventOf(id, handoff string, e session.Event) *api.Event {
 			PostStart: hookOf(e.Hooks.PostStart), PreStop: hookOf(e.Hooks.PreStop), Mounts: mountsOf(e.Mounts),
 		}}
 	case session.Activated:
-		out.Event = &api.Event_Active{Active: &api.Active{Target: e.Target, Pid: int64(e.PID), Transport: e.Transport}}
+		out.Event = &api.Event_Active{Active: &api.Active{Target: e.Target, Pid: int64(e.PID), Transport: e.Transport, Published: publishedOf(e.Published)}}
 	case session.RestoreBegun:
 		out.Event = &api.Event_Restoring{Restoring: &api.Restoring{Reason: e.Reason}}
 	case session.StopChild:
@@ -54,6 +56,53 @@ func hookOf(h *kube.Hook) *api.Hook {
 	out := &api.Hook{Command: h.Command, SleepMilliseconds: h.Sleep.Milliseconds()}
 	if h.URL != "" {
 		out.HttpGet = &api.HTTPGet{Url: h.URL, Headers: h.Headers}
+	}
+	return out
+}
+
+func publishedOf(all []session.Publish) []*api.Publish {
+	out := make([]*api.Publish, 0, len(all))
+	for _, p := range all {
+		out = append(out, &api.Publish{Address: p.At.Addr().String(), Port: uint32(p.At.Port()), Inside: uint32(p.Inside), Udp: p.UDP})
+	}
+	return out
+}
+
+// publishFrom is publishedOf's inverse, for what is asked for.
+func publishFrom(all []*api.Publish) ([]session.Publish, error) {
+	out := make([]session.Publish, 0, len(all))
+	for _, p := range all {
+		addr, err := netip.ParseAddr(p.GetAddress())
+		if err != nil || p.GetPort() > maxPort || p.GetInside() > maxPort {
+			return nil, fmt.Errorf("publish %s:%d: no such address", p.GetAddress(), p.GetPort())
+		}
+		out = append(out, session.Publish{At: netip.AddrPortFrom(addr, uint16(p.GetPort())), Inside: uint16(p.GetInside()), UDP: p.GetUdp()})
+	}
+	return out, nil
+}
+
+const maxPort = 65535
+
+func mapsFrom(all []*api.PortMap) []kube.PortMap {
+	out := make([]kube.PortMap, 0, len(all))
+	for _, m := range all {
+		out = append(out, kube.PortMap{Local: int32(m.GetLocal()), Remote: int32(m.GetRemote()), UDP: m.GetUdp()})
+	}
+	return out
+}
+
+func mapsOf(all []kube.PortMap) []*api.PortMap {
+	out := make([]*api.PortMap, 0, len(all))
+	for _, m := range all {
+		out = append(out, &api.PortMap{Local: uint32(m.Local), Remote: uint32(m.Remote), Udp: m.UDP})
+	}
+	return out
+}
+
+func portsFrom(all []*api.Port) []kube.Port {
+	out := make([]kube.Port, 0, len(all))
+	for _, p := range all {
+		out = append(out, kube.Port{Number: int32(p.GetNumber()), UDP: p.GetUdp()})
 	}
 	return out
 }
@@ -92,15 +141,18 @@ func isBadInput(err error) bool {
 	var none *kube.NoReplicasError
 	var unsupported *kube.UnsupportedError
 	var ambiguous *kube.AmbiguousError
+	var port *kube.PortError
+	var publish *session.PublishError
 	return errors.As(err, &notFound) || errors.As(err, &noContainer) || errors.As(err, &several) ||
-		errors.As(err, &swapped) || errors.As(err, &none) || errors.As(err, &unsupported) || errors.As(err, &ambiguous)
+		errors.As(err, &swapped) || errors.As(err, &none) || errors.As(err, &unsupported) || errors.As(err, &ambiguous) ||
+		errors.As(err, &port) || errors.As(err, &publish)
 }
 
 func sessionOf(st session.Status) *api.Session {
 	out := &api.Session{
 		Id: st.ID, Target: st.Target, Namespace: st.Namespace, Context: st.Context, State: st.State.String(),
 		Since: timestamppb.New(st.Since), Pid: int64(st.PID), Transport: st.Transport, AgentPod: st.AgentPod,
-		Problem: st.Problem, Command: st.Command,
+		Problem: st.Problem, Command: st.Command, Ports: mapsOf(st.Ports), Published: publishedOf(st.Published),
 	}
 	for _, step := range st.Steps {
 		out.Steps = append(out.Steps, stepOf(step))

@@ -101,14 +101,19 @@ func (s *service) Swap(stream grpc.BidiStreamingServer[api.SwapUp, api.Event]) e
 	if req == nil {
 		return status.Error(codes.InvalidArgument, "the first message of a swap must be its request")
 	}
+	publish, err := publishFrom(req.GetPublish())
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
 	sess, events, err := s.sessions.Swap(stream.Context(), session.Request{
 		Connection: json.RawMessage(req.GetConnection()),
 		Ref: kube.Ref{
 			Kind: req.GetKind(), Name: req.GetName(), Container: req.GetContainer(),
 			Node: req.GetNode(), SkipInit: req.GetSkipInit(), ScaleFirst: req.GetScaleFirst(),
+			Expose: mapsFrom(req.GetExpose()), FromPod: portsFrom(req.GetFromPod()), ToPod: portsFrom(req.GetToPod()),
 		},
 		Image: req.GetAgentImage(), PullPolicy: req.GetAgentPullPolicy(),
-		PID: int(req.GetPid()), Command: req.GetCommand(),
+		PID: int(req.GetPid()), Command: req.GetCommand(), Publish: publish,
 	})
 	if err != nil {
 		return unavailable(err)

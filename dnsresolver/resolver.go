@@ -55,6 +55,9 @@ type Resolver struct {
 	Pod, Laptop Exchanger
 	// Search are the pod's search domains, with or without a final dot.
 	Search []string
+	// Names are answered without asking anybody, each with its one address (A or AAAA, and PTR the other way); for other
+	// types there are no records. Below such a name, and with anything behind it, there is nothing (NXDOMAIN).
+	Names map[string]netip.Addr
 	// Answered is told the addresses of each answer that has some, before the answer is returned. Nil: nobody is told.
 	Answered func(fromLaptop bool, addrs []netip.Addr)
 	// Logger: nil discards. Names are logged at debug level only.
@@ -89,6 +92,9 @@ func (r *Resolver) Query(ctx context.Context, msg []byte) ([]byte, error) {
 		return reply(q, msg, dns.RcodeNotImplemented)
 	case len(q.Question) != 1:
 		return reply(q, msg, dns.RcodeFormatError)
+	}
+	if a, own := r.own(q); own {
+		return a.Pack()
 	}
 	if raw, known := r.unknown.answer(q); known {
 		return raw, nil

@@ -35,6 +35,9 @@ type sessionOutput struct {
 	AgentPod  string       `json:"agentPod,omitempty"`
 	Problem   string       `json:"problem,omitempty"`
 	Steps     []stepOutput `json:"steps"`
+
+	Ports     []portOutput      `json:"ports,omitempty"`
+	Published []publishedOutput `json:"published,omitempty"`
 }
 
 type stepOutput struct {
@@ -85,6 +88,7 @@ func statusOf(reply *api.StatusReply) statusOutput {
 			State: s.GetState(), Since: s.GetSince().AsTime(), PID: s.GetPid(), Command: s.GetCommand(),
 			Transport: s.GetTransport(), AgentPod: s.GetAgentPod(), Problem: s.GetProblem(), Steps: []stepOutput{},
 		}
+		so.addPorts(s)
 		for _, st := range s.GetSteps() {
 			so.Steps = append(so.Steps, stepOutput{
 				Name: st.GetName(), State: strings.ToLower(st.GetState().String()), Detail: st.GetDetail(),
@@ -117,6 +121,9 @@ func (a *app) printStatus(out statusOutput) error {
 		return err
 	}
 	for _, s := range out.Sessions {
+		if lines := s.portLines(); lines != "" {
+			fmt.Fprintln(a.out, lines)
+		}
 		if s.Problem != "" {
 			fmt.Fprintf(a.out, "\n%s: %s\n", s.ID, s.Problem)
 		}

@@ -19,6 +19,7 @@ type swapOptions struct {
 	image      string
 	pullPolicy string
 	env        envFlags
+	ports      portFlags
 	noPodLogs  bool
 	hooks      bool
 }
@@ -41,7 +42,8 @@ node is swapped; a CronJob or Job is suspended, and the command runs as the Job'
 The exit status is the command's; 128+N if signal N ended it; 2 for wrong usage.`,
 		Example: `  teleswap swap --deployment service-a --run go run .
   teleswap swap service-a -- python3 -m http.server 8080
-  teleswap swap -n shop --deployment web:nginx --run ./server --port 8080`,
+  teleswap swap -n shop --deployment web:nginx --run ./server --port 8080
+  teleswap swap service-a --expose 3000:8080 --publish 9229 --run node --inspect server.js`,
 		ValidArgsFunction: a.completeSwap,
 		Args:              cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -54,6 +56,9 @@ The exit status is the command's; 128+N if signal N ended it; 2 for wrong usage.
 			}
 			if f := cmd.Flags().Lookup("env-json"); f.Changed && o.env.json == "" {
 				return usage("--env-json: it names no file")
+			}
+			if err := o.ports.put(req); err != nil {
+				return err
 			}
 			env, err := o.env.check(os.LookupEnv)
 			if err != nil {
@@ -68,6 +73,8 @@ The exit status is the command's; 128+N if signal N ended it; 2 for wrong usage.
 	f.StringVar(&o.image, "agent-image", defaultImage(os.Getenv), "image of the agent (also TELESWAP_AGENT_IMAGE)")
 	f.StringVar(&o.pullPolicy, "agent-pull-policy", "", "Always, IfNotPresent or Never; empty leaves it to Kubernetes")
 	o.env.add(f)
+	o.ports.add(f)
+	o.ports.complete(cmd)
 	f.BoolVar(&o.hooks, "lifecycle-hooks", false, "run the container's postStart and preStop hooks in the command's sandbox")
 	f.BoolVar(&o.noPodLogs, "no-pod-logs", false, "keep the command's output out of the log of the agent's pod")
 	for flag, complete := range map[string]cobra.CompletionFunc{

@@ -53,6 +53,7 @@ type Activated struct {
 	Target    string
 	PID       int
 	Transport string
+	Published []Publish
 }
 
 // RestoreBegun tells that the session undoes what it did, and why.

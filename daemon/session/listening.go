@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/teleswap/teleswap/daemon/kube"
 )
 
 const (
@@ -97,7 +99,7 @@ func (s *Session) awaitListening(ctx context.Context, at listens, need []port) e
 		}
 		another := func(p port) bool { return !slices.Contains(warned, p) }
 		if late && (warned == nil || slices.ContainsFunc(have, another)) {
-			s.warn("%s", missingText(missing, have))
+			s.warn("%s", missingText(missing, have, s.Status().Ports))
 			warned = append(append([]port{}, warned...), have...)
 		}
 		select {
@@ -143,12 +145,12 @@ func listensOn(at listens, need []port) ([]port, error) {
 }
 
 // missingText says what is not listened on, and what is instead.
-func missingText(missing, have []port) string {
+func missingText(missing, have []port, maps []kube.PortMap) string {
 	text := "waiting: nothing listens on " + portsText(missing) + " yet"
 	others := slices.DeleteFunc(slices.Clone(have), func(p port) bool { return slices.Contains(missing, p) })
 	if len(others) == 0 {
 		return text
 	}
-	text += "; the process listens on " + joinPorts(others) + " (does it read its port from the environment?)"
+	text += "; the process listens on " + joinPorts(others) + " (does it read its port from the environment?" + exposeHint(missing, others, maps) + ")"
 	return text
 }

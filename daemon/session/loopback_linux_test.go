@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/teleswap/teleswap/daemon/kube"
 	"github.com/teleswap/teleswap/proxy/tunnel"
 )
 
@@ -319,5 +320,42 @@ func TestSentTo(t *testing.T) {
 		if got := p.sentTo(netip.MustParseAddrPort(c.from)).String(); got != c.want {
 			t.Errorf("from %s to what is at %s: %s, want %s", c.from, c.at, got, c.want)
 		}
+	}
+}
+
+// TestWantedPortsAreThereWhateverListens: before the pod's other containers listen, and where they do there is one
+// socket, not two.
+func TestWantedPortsAreThereWhateverListens(t *testing.T) {
+	l := newNeighbourLab(t)
+	addr := freePort(t, "127.0.0.1")
+	l.wanted = []kube.Port{{Number: int32(addr.Port())}, {Number: int32(addr.Port()), UDP: true}}
+	for _, told := range []tunnel.PodListening{
+		{}, // nothing
+		{TCP: []netip.AddrPort{netip.AddrPortFrom(netip.IPv4Unspecified(), addr.Port())}},
+		{TCP: []netip.AddrPort{addr}, UDP: []netip.AddrPort{addr}},
+		{},
+	} {
+		l.follow(t.Context(), told)
+		c := dialUntil(t, addr)
+		<-l.arrive
+		if got := <-l.asked; got != "tcp "+addr.String() {
+			t.Errorf("dialled %s", got)
+		}
+		_ = c.Close()
+	}
+	if len(l.warned) > 0 {
+		t.Errorf("warned: %q", <-l.warned)
+	}
+	c, err := net.Dial("udp", addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if _, err := io.WriteString(c, "x"); err != nil {
+		t.Fatal(err)
+	}
+	<-l.arrive
+	if got := <-l.asked; got != "udp "+addr.String() {
+		t.Errorf("dialled %s", got)
 	}
 }

@@ -24,6 +24,8 @@ type Status struct {
 	Transport, AgentPod            string
 	Steps                          []Step
 	Problem                        string
+	Ports                          []kube.PortMap // of the target, and the process's that they lead to
+	Published                      []Publish
 }
 
 // Manager owns the sessions of a daemon. Its methods are safe for concurrent use.
@@ -76,7 +78,7 @@ func (m *Manager) closeDoor() {
 // returned channel; see Session.Watch.
 func (m *Manager) Swap(ctx context.Context, req Request) (*Session, <-chan Event, error) {
 	s := newSession(newID(), m.cfg, req)
-	s.restored = m.restoring
+	s.restored, s.publisherOf = m.restoring, m.publisherOf
 	events, _ := s.Watch(true)
 	if err := m.enter(ctx, s, s.run); err != nil {
 		return nil, nil, err
@@ -159,6 +161,18 @@ func (m *Manager) restoring(id string) <-chan struct{} {
 	return s.Done()
 }
 
+// publisherOf is the session that holds the port of the laptop; empty: none does.
+func (m *Manager) publisherOf(p Publish) string {
+	for _, s := range m.Sessions() {
+		for _, held := range s.Status().Published {
+			if held.UDP == p.UDP && held.At.Port() == p.At.Port() {
+				return s.ID()
+			}
+		}
+	}
+	return ""
+}
+
 // Count is how many sessions there are.
 func (m *Manager) Count() int {
 	m.mu.Lock()
@@ -197,7 +211,7 @@ func (s *Session) Status() Status {
 	return Status{
 		ID: s.id, Target: s.target, Namespace: s.namespace, Context: s.context, State: s.state, Since: s.since,
 		PID: s.childPID, Command: s.req.Command, Transport: s.transport, AgentPod: s.agentPod,
-		Steps: slices.Clone(s.steps), Problem: s.problem,
+		Steps: slices.Clone(s.steps), Problem: s.problem, Ports: s.ports, Published: s.published,
 	}
 }
 

@@ -261,6 +261,7 @@ func (s *Session) letGo(ctx context.Context, sw *swap, reason string) {
 	if sw.box != nil {
 		errs = append(errs, sw.box.Kill())
 	}
+	sw.published.close()
 	if sw.volumes != nil {
 		errs = append(errs, sw.volumes.Close())
 	}

@@ -5,6 +5,14 @@ import (
 	"sync"
 )
 
+// hostName is the laptop's name in the sandbox, hostAddr the address that it has there: what is sent to it arrives at the
+// laptop's own 127.0.0.1, or else [::1]. The address is of the IETF's block for protocol assignments (RFC 6890 section
+// 2.2.2: 192.0.0.0/24), not assigned to anything, and not forwarded by any network: so no pod, Service, machine or
+// office has it, as could happen with private addresses. 192.0.0.8 is netstack's.
+const hostName = "host.teleswap.internal."
+
+var hostAddr = netip.AddrFrom4([4]byte{192, 0, 0, 254})
+
 // way is where a connection of the local process goes.
 type way int
 

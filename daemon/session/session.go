@@ -22,6 +22,7 @@ type Request struct {
 	PullPolicy string
 	PID        int      // of the command
 	Command    []string // what will run
+	Publish    []Publish
 }
 
 // Session is one swap. Its methods are safe for concurrent use.
@@ -33,6 +34,8 @@ type Session struct {
 	// restored is closed when another session that is being restored has ended; nil
 	// for a session that is not, or is not known.
 	restored func(id string) <-chan struct{}
+	// publisherOf is the session that has published what cannot be had; empty: none has.
+	publisherOf func(p Publish) string
 
 	// ended is closed with the first ending, childGone when the child has ended (or
 	// will never start), childUp when it runs, done when Run has returned.
@@ -56,6 +59,8 @@ type Session struct {
 	transport string
 	agentPod  string
 	childPID  int
+	ports     []kube.PortMap
+	published []Publish
 	link      Link // nil: not dialled, or closed
 	why       ending
 	outcome   Outcome
@@ -78,8 +83,9 @@ func newSession(id string, cfg Config, req Request) *Session {
 		id: id, cfg: cfg, req: req, log: log.With("session", id),
 		ended: make(chan struct{}), childGone: make(chan struct{}), childUp: make(chan struct{}), done: make(chan struct{}),
 		quitting: make(chan struct{}), retry: make(chan struct{}, 1),
-		restored: func(string) <-chan struct{} { return nil },
-		since:    cfg.Now(), watchers: map[*watcher]struct{}{},
+		restored:    func(string) <-chan struct{} { return nil },
+		publisherOf: func(Publish) string { return "" },
+		since:       cfg.Now(), watchers: map[*watcher]struct{}{},
 		target: asNamed(req.Ref),
 	}
 }
@@ -297,5 +303,5 @@ func (s *Session) setProblem(text string) {
 func (s *Session) activated(sw *swap) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.emitLocked(Activated{Target: sw.target.String(), PID: s.childPID, Transport: s.transport})
+	s.emitLocked(Activated{Target: sw.target.String(), PID: s.childPID, Transport: s.transport, Published: s.published})
 }

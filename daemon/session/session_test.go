@@ -221,7 +221,7 @@ func TestPortThatIsNeverOpened(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		got := c.waits()
-		want := "waiting: nothing listens on port 8080 yet; the process listens on 9090 (does it read its port from the environment?)"
+		want := "waiting: nothing listens on port 8080 yet; the process listens on 9090 (does it read its port from the environment? --expose 9090:8080 leads the target's port to it)"
 		if len(got) != 1 || got[0] != want {
 			t.Errorf("messages %q, want once %q", got, want)
 		}

@@ -35,9 +35,11 @@ type swap struct {
 	mounts   []kube.Mount // those that the sandbox was asked to make
 	box      Box
 	volumes  *volumes.Volumes
-	ready    bool // the agent was told that it may be Ready
-	moved    bool // connections were handed over to the original's pods
-	orphan   bool // nothing lives of it yet: its agent may still stand
+	// published holds ports of the laptop; nil: none is asked for yet.
+	published *publisher
+	ready     bool // the agent was told that it may be Ready
+	moved     bool // connections were handed over to the original's pods
+	orphan    bool // nothing lives of it yet: its agent may still stand
 }
 
 // step is one step forwards. Its undo is the data that it writes to the ledger.
@@ -137,6 +139,9 @@ func (s *Session) resolve(ctx context.Context, sw *swap) (string, error) {
 	if err := s.cfg.Check(); err != nil {
 		return "", err
 	}
+	if err := s.publish(ctx, sw); err != nil {
+		return "", err
+	}
 	cluster, err := s.cfg.Connect(s.req.Connection)
 	if err != nil {
 		return "", err
@@ -162,11 +167,12 @@ func (s *Session) resolve(ctx context.Context, sw *swap) (string, error) {
 	}
 	s.mu.Lock()
 	s.target, s.namespace, s.context = sw.target.String(), sw.target.Namespace, cluster.Context()
+	s.ports = allPorts(sw.target)
 	s.mu.Unlock()
 	for _, n := range append(sw.target.Notes, sw.target.Limits(s.cfg.UID)...) {
 		s.note("%s", n)
 	}
-	return fmt.Sprintf("%s in %s, %s", sw.target, sw.target.Namespace, portsText(ports(sw.target.Listen, sw.target.ListenUDP))), nil
+	return fmt.Sprintf("%s in %s, %s", sw.target, sw.target.Namespace, mapsText(allPorts(sw.target))), nil
 }
 
 // find resolves the target. One that a session of this daemon is just giving back is
@@ -258,7 +264,7 @@ func (s *Session) notify() kube.Notify { return func(line string) { s.note("%s",
 func (s *Session) dial(ctx context.Context, sw *swap) (detail string, err error) {
 	sw.link, err = s.cfg.Dial(ctx, LinkConfig{
 		Cluster: sw.cluster, Session: s.id, Agent: sw.agent.Name, Pod: sw.pod, Port: sw.target.TunnelPort,
-		Image: sw.agent.Image, Keys: sw.keys, Services: sw.services, Warn: s.warn, Logger: s.log,
+		Image: sw.agent.Image, Keys: sw.keys, Services: sw.services, Maps: sw.target.Maps, ToPod: s.req.Ref.ToPod, Warn: s.warn, Logger: s.log,
 	})
 	if err != nil {
 		return "", err
@@ -270,6 +276,9 @@ func (s *Session) dial(ctx context.Context, sw *swap) (detail string, err error)
 	sw.view, err = sw.link.View(ctx)
 	if err != nil {
 		return "", fmt.Errorf("ask the agent for its pod: %w", err)
+	}
+	if err := checkPorts(s.req.Ref, sw.view.GetPorts()); err != nil {
+		return "", err
 	}
 	s.mu.Lock()
 	s.transport = sw.link.Transport()
@@ -305,6 +314,9 @@ func (s *Session) start(ctx context.Context, sw *swap) (string, error) {
 	err := sw.link.Attach(ctx, sw.box, sw.view)
 	if err == nil {
 		err = s.startVolumes(ctx, sw)
+	}
+	if err == nil {
+		err = s.openPublished(sw)
 	}
 	if ackErr := sw.box.Ack(err); err == nil {
 		err = ackErr

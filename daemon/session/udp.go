@@ -20,6 +20,9 @@ const arrivedIdle = 2 * time.Minute
 
 // dialUDP begins a flow of datagrams the way its destination goes.
 func (w *wiring) dialUDP(ctx context.Context, _, dst netip.AddrPort) (net.Conn, error) {
+	if dst.Addr() == hostAddr {
+		return w.host.DialUDP(ctx, netip.AddrPort{}, dst)
+	}
 	if w.way(dst.Addr()) == viaLaptop {
 		var d net.Dialer
 		return d.DialContext(ctx, "udp", dst.String())
@@ -33,6 +36,9 @@ func (w *wiring) dialUDP(ctx context.Context, _, dst netip.AddrPort) (net.Conn, 
 
 // ping sends an echo request the way its destination goes.
 func (w *wiring) ping(ctx context.Context, dst netip.Addr, payload []byte) error {
+	if dst == hostAddr {
+		return pingErr(ping.Echo(ctx, loopback4, payload))
+	}
 	if w.way(dst) == viaLaptop {
 		return pingErr(ping.Echo(ctx, dst, payload))
 	}

@@ -42,10 +42,10 @@ func (l *agentLink) Attach(ctx context.Context, box Box, view *tunnel.PodView) e
 	if err != nil {
 		return fmt.Errorf("read the pod's resolv.conf: %w", err)
 	}
-	w := &wiring{link: l, routes: l.routes(addrs, view)}
+	w := &wiring{link: l, routes: l.routes(addrs, view), host: onLaptop(nil)}
 	resolver := &dnsresolver.Resolver{
 		Pod: podResolver{l}, Laptop: dnsresolver.SystemExchanger(laptopResolver),
-		Search: resolv.Search, Answered: w.answers.answered, Logger: l.log,
+		Search: resolv.Search, Names: map[string]netip.Addr{hostName: hostAddr}, Answered: w.answers.answered, Logger: l.log,
 	}
 	device, err := tun.FromFile(box.TakeTUN(), sandbox.DefaultMTU)
 	if err != nil {
@@ -138,6 +138,7 @@ type wiring struct {
 	link    *agentLink
 	routes  routes
 	answers answers
+	host    laptop // where hostAddr leads
 }
 
 // way is where what is sent to dst goes.
@@ -147,6 +148,9 @@ func (w *wiring) way(dst netip.Addr) way {
 
 // dial opens what the process asked for, the way its destination goes.
 func (w *wiring) dial(ctx context.Context, _, dst netip.AddrPort) (net.Conn, error) {
+	if dst.Addr() == hostAddr {
+		return w.host.DialTCP(ctx, netip.AddrPort{}, dst)
+	}
 	if w.way(dst.Addr()) == viaLaptop {
 		d := net.Dialer{Timeout: laptopDialTimeout}
 		return d.DialContext(ctx, "tcp", dst.String())
@@ -176,6 +180,7 @@ func (l *agentLink) acceptLoop(ctx context.Context) {
 	var to served
 	select {
 	case to = <-l.attached:
+		to = mapped{to, l.cfg.Maps}
 	case <-ctx.Done():
 		return
 	}

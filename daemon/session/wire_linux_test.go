@@ -182,3 +182,40 @@ func TestSidecarsAreThereWhenTheProcessStarts(t *testing.T) {
 	a.server.Announce(tunnel.PodListening{TCP: []netip.AddrPort{first, second}})
 	say(dialUntil(t, second))
 }
+
+// TestHostIsTheLaptop: the address of host.teleswap.internal leads to the laptop's own loopback, and its errors are the
+// laptop's.
+func TestHostIsTheLaptop(t *testing.T) {
+	tcp, udp := echoes(t)
+	w := &wiring{routes: routes{Cluster: []netip.Prefix{netip.MustParsePrefix("192.0.0.0/24")}}, host: onLaptop(nil)}
+	for network, dial := range map[string]func() (net.Conn, error){
+		"tcp": func() (net.Conn, error) {
+			return w.dial(t.Context(), someClient, netip.AddrPortFrom(hostAddr, tcp.Port()))
+		},
+		"udp": func() (net.Conn, error) {
+			return w.dialUDP(t.Context(), someClient, netip.AddrPortFrom(hostAddr, udp.Port()))
+		},
+	} {
+		c, err := dial()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(c, "hello"); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 16)
+		if n, err := c.Read(buf); err != nil || string(buf[:n]) != "hello" {
+			t.Errorf("%s: read %q, %v", network, buf[:n], err)
+		}
+		_ = c.Close()
+	}
+	closed := netip.AddrPortFrom(hostAddr, freePort(t, "127.0.0.1").Port())
+	for network, dial := range map[string]func(context.Context, netip.AddrPort, netip.AddrPort) (net.Conn, error){"tcp": w.dial, "udp": w.dialUDP} {
+		if _, err := dial(t.Context(), someClient, closed); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("%s where nothing listens: %v, want connection refused", network, err)
+		}
+	}
+	if err := w.ping(t.Context(), hostAddr, []byte("x")); err != nil && !errors.Is(err, ping.ErrUnavailable) {
+		t.Errorf("ping: %v", err)
+	}
+}
