@@ -103,16 +103,22 @@ func TestPortsGivenTwice(t *testing.T) {
 		parse func() error
 		fails string // empty: it does not
 	}{
-		{"one remote", func() error { _, err := parseExposes([]string{"8080:80", "9090:80"}); return err },
-			"the target's port 80 is given twice, by --expose 8080:80 and --expose 9090:80"},
+		{
+			"one remote", func() error { _, err := parseExposes([]string{"8080:80", "9090:80"}); return err },
+			"the target's port 80 is given twice, by --expose 8080:80 and --expose 9090:80",
+		},
 		{"one local for two", func() error { _, err := parseExposes([]string{"8080:80", "8080:81"}); return err }, ""},
 		{"TCP and UDP", func() error { _, err := parseExposes([]string{"53", "53/udp"}); return err }, ""},
-		{"one port of the laptop", func() error { _, err := parsePublishes([]string{"8080", "127.0.0.1:8080:90"}); return err },
-			"this machine's 127.0.0.1:8080 is given twice"},
+		{
+			"one port of the laptop", func() error { _, err := parsePublishes([]string{"8080", "127.0.0.1:8080:90"}); return err },
+			"this machine's 127.0.0.1:8080 is given twice",
+		},
 		{"two addresses", func() error { _, err := parsePublishes([]string{"8080", "[::1]:8080"}); return err }, ""},
 		{"any port, twice", func() error { _, err := parsePublishes([]string{"0:80", "0:80"}); return err }, ""},
-		{"a number", func() error { _, err := parseNumbers("--to-pod", []string{"1", "1"}); return err },
-			"port 1 is given twice, by --to-pod 1 and --to-pod 1"},
+		{
+			"a number", func() error { _, err := parseNumbers("--to-pod", []string{"1", "1"}); return err },
+			"port 1 is given twice, by --to-pod 1 and --to-pod 1",
+		},
 		{"nonsense", func() error { _, err := parseNumbers("--to-pod", []string{"x"}); return err }, `--to-pod x: "x" is no port number`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -62,7 +62,8 @@ func TestMapsText(t *testing.T) {
 
 func TestCheckPorts(t *testing.T) {
 	states := []*tunnel.PortState{
-		{Port: 80, Protocol: "tcp"}, {Port: 81, Protocol: "tcp", Error: "address already in use"},
+		{Port: 80, Protocol: "tcp"},
+		{Port: 81, Protocol: "tcp", Error: "address already in use"},
 		{Port: 82, Protocol: "udp", Error: "address already in use"},
 	}
 	for _, c := range []struct {
