@@ -36,9 +36,12 @@ spec:
 		})
 		// Its name is known to all, as soon as the cluster's DNS has heard of the pod.
 		full := "tester.tests." + w.Namespace + ".svc.cluster.local"
-		for _, f := range []scene.Far{r.local, r.c.Far("http://" + r.c.IP + ":8099")} {
+		ip := r.agentPod.Status.PodIP
+		// The pod's own /etc/hosts has its addresses of both families, the headless Service has one.
+		both := strings.TrimSpace(ip + " " + scene.IPv6(r.agentPod))
+		for far, want := range map[scene.Far]string{r.local: both, r.c.Far("http://" + r.c.IP + ":8099"): ip} {
 			w.Eventually("the pod by its name "+full, func() string {
-				if o := f.Do("lookup", "name", full); strings.Join(o.Addresses, " ") != r.agentPod.Status.PodIP {
+				if o := far.Do("lookup", "name", full); strings.Join(o.Addresses, " ") != want {
 					return fmt.Sprintf("%+v", o)
 				}
 				return ""
@@ -48,7 +51,6 @@ spec:
 		if self.Hostname != "tester" {
 			t.Errorf("hostname %q, want that of the pod's specification, tester", self.Hostname)
 		}
-		ip := r.agentPod.Status.PodIP
 		if !strings.Contains(strings.Join(self.Addresses, " "), ip+"/") {
 			t.Errorf("addresses %v, want the pod's, %s, among them", self.Addresses, ip)
 		}

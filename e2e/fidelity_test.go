@@ -135,11 +135,11 @@ func (q question) String() string { return q.path + " " + strings.Join(q.pairs, 
 // answers asks everything; what each pod has of its own (name, address) and times are taken out.
 func (r *row) answers(f scene.Far, pod corev1.Pod, questions []question) map[string]string {
 	r.t.Helper()
-	own := strings.NewReplacer(pod.Name, "POD_NAME", pod.Status.PodIP, "POD_IP", strings.ReplaceAll(pod.Status.PodIP, ".", "-"), "POD-IP")
+	own := ownNames(pod)
 	all := map[string]string{}
 	for _, q := range questions {
 		answer := milliseconds.ReplaceAllString(f.Ask(q.path, q.pairs...), "")
-		answer = ephemeral.ReplaceAllString(own.Replace(answer), "POD_IP:PORT")
+		answer = ephemeral.ReplaceAllString(own(answer), "$1:PORT")
 		answer = resolverOptions.ReplaceAllStringFunc(answer, func(line string) string {
 			options := strings.Fields(line)
 			slices.Sort(options[1:])
@@ -150,9 +150,29 @@ func (r *row) answers(f scene.Far, pod corev1.Pod, questions []question) map[str
 	return all
 }
 
+// ownNames gives what takes the pod's name and addresses out of a text.
+func ownNames(pod corev1.Pod) func(string) string {
+	names := map[string]string{pod.Name: "POD_NAME"}
+	for _, ip := range pod.Status.PodIPs {
+		name := "POD_IP"
+		if strings.Contains(ip.IP, ":") {
+			name = "POD_IP6"
+		}
+		names[ip.IP] = name
+		names[strings.NewReplacer(".", "-", ":", "-").Replace(ip.IP)] = strings.ReplaceAll(name, "_", "-")
+	}
+	return func(text string) string {
+		for name, general := range names {
+			// 10.0.0.1 is not part of 10.0.0.12.
+			text = regexp.MustCompile(`\b`+regexp.QuoteMeta(name)+`\b`).ReplaceAllString(text, general)
+		}
+		return text
+	}
+}
+
 var (
 	milliseconds = regexp.MustCompile(`"milliseconds":[0-9.e-]+,?`)
-	ephemeral    = regexp.MustCompile(`POD_IP:[0-9]+`)
+	ephemeral    = regexp.MustCompile(`(POD_IP|\[POD_IP6\]):[0-9]+`)
 	// resolverOptions are in resolv.conf in no order: the kubelet takes them from a map.
 	resolverOptions = regexp.MustCompile(`(?m)^options .*$`)
 	// kubeletFolder is what the kubelet calls a version of a volume (pkg/volume/util/atomic_writer.go).

@@ -25,6 +25,9 @@ const (
 	LaptopIP = "192.168.56.1"
 	NodeIP   = "192.168.56.2"
 	wireBits = "/24"
+	// The node's address of the other family; the laptop has none.
+	NodeIP6   = "fd00:192:168:56::2"
+	wireBits6 = "/64"
 	// PublicIP is an address of a documentation range (RFC 5737) that is reached
 	// from the laptop only: tests start servers of the laptop's world on it.
 	PublicIP = "203.0.113.10"

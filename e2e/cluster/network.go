@@ -25,11 +25,13 @@ func (n Names) createNetwork(ctx context.Context) error {
 			"link set lo up",
 			"link add " + node.LaptopLink + " type veth peer name eth0 netns " + n.Laptop.Name,
 			"addr add " + NodeIP + wireBits + " dev " + node.LaptopLink,
+			"addr add " + NodeIP6 + wireBits6 + " dev " + node.LaptopLink + " nodad",
 			"link set " + node.LaptopLink + " up",
 			// Where a packet to a Service would go is looked up before kube-proxy's
 			// rules see it. There is no default route: from a pod, the internet is
 			// unreachable, and says so at once.
 			"route add " + node.ServiceCIDR + " dev " + node.LaptopLink + " src " + NodeIP,
+			"route add " + node.ServiceCIDR6 + " dev " + node.LaptopLink + " src " + NodeIP6,
 		},
 		n.Laptop: {
 			"link set lo up",

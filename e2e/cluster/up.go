@@ -189,7 +189,7 @@ func (n Names) nodeConfig() (*node.Config, error) {
 		return nil, err
 	}
 	return &node.Config{
-		Group: group, NetNS: n.Node.File, IP: NodeIP,
+		Group: group, NetNS: n.Node.File, IP: NodeIP, IP6: NodeIP6,
 		Etc: n.etc(), Lib: n.lib(), Log: n.log(),
 	}, nil
 }

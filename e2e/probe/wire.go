@@ -12,6 +12,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
 	"syscall"
@@ -132,7 +133,7 @@ func serveRawCall(w http.ResponseWriter, r *http.Request) {
 	}())
 }
 
-// servePing sends one ICMP echo request (RFC 792) by a socket that needs no privilege
+// servePing sends one ICMP echo request (RFC 792, RFC 4443) by a socket that needs no privilege
 // (icmp(7), net.ipv4.ping_group_range) and waits for the answer.
 func servePing(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
@@ -140,11 +141,19 @@ func servePing(w http.ResponseWriter, r *http.Request) {
 }
 
 func ping(addr string, limit time.Duration) error {
-	ip := net.ParseIP(addr).To4()
-	if ip == nil {
-		return fmt.Errorf("%s is no IPv4 address", addr)
+	ip, err := netip.ParseAddr(addr)
+	if err != nil {
+		return err
 	}
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, syscall.IPPROTO_ICMP)
+	family, protocol, request, reply := syscall.AF_INET, syscall.IPPROTO_ICMP, byte(8), byte(0)
+	var to syscall.Sockaddr
+	if ip.Is6() {
+		family, protocol, request, reply = syscall.AF_INET6, syscall.IPPROTO_ICMPV6, 128, 129
+		to = &syscall.SockaddrInet6{Addr: ip.As16()}
+	} else {
+		to = &syscall.SockaddrInet4{Addr: ip.As4()}
+	}
+	fd, err := syscall.Socket(family, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, protocol)
 	if err != nil {
 		return fmt.Errorf("socket: %w", err)
 	}
@@ -153,14 +162,12 @@ func ping(addr string, limit time.Duration) error {
 	if err := syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, syscall.SO_RCVTIMEO, &timeout); err != nil {
 		return err
 	}
-	to := &syscall.SockaddrInet4{}
-	copy(to.Addr[:], ip)
 	if err := syscall.Connect(fd, to); err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
-	request := append([]byte{8, 0, 0, 0, 0, 0, 0, 7}, "teleswap's probe"...)
-	binary.BigEndian.PutUint16(request[2:], checksum(request))
-	if _, err := syscall.Write(fd, request); err != nil {
+	echo := append([]byte{request, 0, 0, 0, 0, 0, 0, 7}, "teleswap's probe"...)
+	binary.BigEndian.PutUint16(echo[2:], checksum(echo)) // the kernel does it anew, over IPv6 with the addresses
+	if _, err := syscall.Write(fd, echo); err != nil {
 		return fmt.Errorf("send: %w", err)
 	}
 	answer := make([]byte, 1500)
@@ -168,7 +175,7 @@ func ping(addr string, limit time.Duration) error {
 	if err != nil {
 		return fmt.Errorf("receive: %w", err)
 	}
-	if n < 8 || answer[0] != 0 || string(answer[8:n]) != string(request[8:]) {
+	if n < 8 || answer[0] != reply || string(answer[8:n]) != string(echo[8:]) {
 		return fmt.Errorf("answer %x", answer[:n])
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,8 +31,9 @@ spec:
 
 // Client is a pod inside the cluster that calls others.
 type Client struct {
-	w  *World
-	IP string
+	w   *World
+	IP  string
+	IP6 string // "" in a cluster without IPv6
 }
 
 // NewClient makes it and waits until it can be used. Call it before Freeze.
@@ -42,7 +44,7 @@ func (w *World) NewClient() *Client {
 	w.Eventually("the client pod to be Ready", func() string {
 		pods := w.Pods("app=client")
 		if len(pods) == 1 && Ready(pods[0]) {
-			c.IP = pods[0].Status.PodIP
+			c.IP, c.IP6 = pods[0].Status.PodIP, IPv6(pods[0])
 			return ""
 		}
 		return "not Ready"
@@ -292,6 +294,16 @@ func (r LoadReport) NoneFailed(t testing.TB) {
 	if r.Original == 0 || r.Swapped == 0 || r.New == 0 || r.Kept == 0 {
 		t.Errorf("the load proves nothing: %+v", r)
 	}
+}
+
+// IPv6 is the pod's address of that family; "" if it has none.
+func IPv6(p corev1.Pod) string {
+	for _, ip := range p.Status.PodIPs {
+		if strings.Contains(ip.IP, ":") {
+			return ip.IP
+		}
+	}
+	return ""
 }
 
 // PodIP is the address of the one pod that a selector finds.

@@ -36,16 +36,21 @@ const (
 	DNSIP       = "10.96.0.10"
 	ClusterCIDR = "10.244.0.0/16"
 	PodCIDR     = "10.244.0.0/24"
-	DNSDomain   = "cluster.local"
-	APIPort     = 6443
-	Name        = "node"
+	// Of the unique local range (RFC 4193). A Service has IPv6 if it asks for it,
+	// a pod always; both have IPv4 first.
+	ServiceCIDR6 = "fd00:10:96::/112"
+	ClusterCIDR6 = "fd00:10:244::/56"
+	PodCIDR6     = "fd00:10:244::/64"
+	DNSDomain    = "cluster.local"
+	APIPort      = 6443
+	Name         = "node"
 )
 
 // Config is what process 1 gets from who starts it.
 type Config struct {
 	Group       cgroup.Group
 	NetNS       string // path of the node's network namespace
-	IP          string // the node's address on the way to the laptop
+	IP, IP6     string // the node's addresses on the way to the laptop
 	Bin         string // on the machine: the built programs
 	Images      string // on the machine: the built images
 	Etc         string // on the machine: keys and configurations

@@ -162,12 +162,14 @@ func (c *Config) writeTemplates() error {
 		"Bin": BinDir, "Etc": EtcDir, "Socket": ContainerdSocket,
 		"Snapshotter": c.Snapshotter, "KeepOOM": c.KeepOOM,
 		"PauseImage": build.PauseRef, "DNSImage": build.CoreDNSRef,
-		"PodCIDR": PodCIDR, "DNSIP": DNSIP, "Domain": DNSDomain,
+		"PodCIDR": PodCIDR, "PodCIDR6": PodCIDR6, "Plugins": EtcDir + "/" + pluginDir, "Settled": settledName,
+		"DNSIP": DNSIP, "Domain": DNSDomain,
 	}
 	for source, target := range map[string]string{
 		"containerd.toml": "containerd.toml",
 		"kubelet.yaml":    "kubelet.yaml",
 		"cni.conflist":    "cni/10-pods.conflist",
+		"settled.sh":      pluginDir + "/" + settledName,
 		"resolv.conf":     "resolv.conf",
 		"addons/dns.yaml": AddOns + "/dns.yaml",
 	} {
@@ -187,8 +189,19 @@ func (c *Config) writeTemplates() error {
 			return err
 		}
 	}
+	// The one among them that is executed.
+	if err := os.Chmod(filepath.Join(c.Etc, pluginDir, settledName), 0o700); err != nil {
+		return fmt.Errorf("write the node's configuration: %w", err)
+	}
 	return nil
 }
+
+// pluginDir is the folder below Etc with network plugins of our own; settledName is
+// the one that is there, see manifests/settled.sh.
+const (
+	pluginDir   = "cni-bin"
+	settledName = "settled"
+)
 
 func (c *Config) writeEtc(name string, data []byte) error {
 	p := filepath.Join(c.Etc, name)

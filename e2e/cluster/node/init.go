@@ -53,6 +53,9 @@ func Init(logger *slog.Logger) error {
 		return fmt.Errorf("read the node's configuration: %w", err)
 	}
 	syscall.CloseOnExec(cfg.HostNetFD) // the relay gets it by name
+	if err := settle(); err != nil {
+		return err
+	}
 	if err := closeWay(); err != nil {
 		return err
 	}

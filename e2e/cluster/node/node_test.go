@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -38,7 +39,7 @@ func TestReadConfig(t *testing.T) {
 }
 
 func TestWriteEtc(t *testing.T) {
-	cfg := &Config{Group: cgroup.Group{Name: "tsw-test"}, IP: "192.168.56.2", Etc: t.TempDir(), Snapshotter: "overlayfs", KeepOOM: true}
+	cfg := &Config{Group: cgroup.Group{Name: "tsw-test"}, IP: "192.168.56.2", IP6: "fd00:192:168:56::2", Etc: t.TempDir(), Snapshotter: "overlayfs", KeepOOM: true}
 	admin, err := cfg.WriteEtc(time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -53,6 +54,7 @@ func TestWriteEtc(t *testing.T) {
 	for name, want := range map[string][]string{
 		"containerd.toml":        {`snapshotter = "overlayfs"`, `restrict_oom_score_adj = true`, `sandbox = "teleswap.dev/pause:1"`},
 		"kubelet.yaml":           {"cgroupRoot: /tsw-test\n", `clusterDNS: ["10.96.0.10"]`},
+		"cni/10-pods.conflist":   {`"subnet": "10.244.0.0/24"`, `"subnet": "fd00:10:244::/64"`, `"type": "settled"`},
 		"addons/dns.yaml":        {"clusterIP: 10.96.0.10", "image: teleswap.dev/coredns:1", "kubernetes cluster.local "},
 		"kubelet.kubeconfig":     {"server: https://192.168.56.2:6443"},
 		"kube-proxy.kubeconfig":  {"certificate-authority-data: "},
@@ -70,6 +72,9 @@ func TestWriteEtc(t *testing.T) {
 	}
 	if !json.Valid([]byte(read("cni/10-pods.conflist"))) {
 		t.Error("cni/10-pods.conflist is not JSON")
+	}
+	if out, err := exec.Command("env", "CNI_COMMAND=VERSION", filepath.Join(cfg.Etc, "cni-bin", "settled")).Output(); err != nil || !json.Valid(out) {
+		t.Errorf("cni-bin/settled: got %q, %v, want JSON", out, err)
 	}
 	back, err := cfg.ReadAdmin()
 	if err != nil || string(back.Bytes()) != string(admin.Bytes()) {

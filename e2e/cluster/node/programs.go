@@ -40,8 +40,8 @@ func (c *Config) second() []program {
 			"--authentication-kubeconfig="+EtcDir+"/controller-manager.kubeconfig",
 			"--authorization-kubeconfig="+EtcDir+"/controller-manager.kubeconfig",
 			"--bind-address=127.0.0.1", "--leader-elect=false",
-			"--allocate-node-cidrs", "--cluster-cidr="+ClusterCIDR, "--node-cidr-mask-size=24",
-			"--service-cluster-ip-range="+ServiceCIDR,
+			"--allocate-node-cidrs", "--cluster-cidr="+ClusterCIDR+","+ClusterCIDR6, "--node-cidr-mask-size-ipv4=24", "--node-cidr-mask-size-ipv6=64",
+			"--service-cluster-ip-range="+ServiceCIDR+","+ServiceCIDR6,
 			"--root-ca-file="+EtcDir+"/ca.crt",
 			"--cluster-signing-cert-file="+EtcDir+"/ca.crt", "--cluster-signing-key-file="+EtcDir+"/ca.key",
 			"--service-account-private-key-file="+EtcDir+"/sa.key", "--use-service-account-credentials",
@@ -58,11 +58,11 @@ func (c *Config) second() []program {
 		),
 		kube("kubelet", "kubelet",
 			"--config="+EtcDir+"/kubelet.yaml", "--kubeconfig="+EtcDir+"/kubelet.kubeconfig",
-			"--hostname-override="+Name, "--node-ip="+c.IP,
+			"--hostname-override="+Name, "--node-ip="+c.IP+","+c.IP6,
 		),
 		kube("kube-proxy", "kube-proxy",
 			"--kubeconfig="+EtcDir+"/kube-proxy.kubeconfig", "--hostname-override="+Name,
-			"--proxy-mode=nftables", "--cluster-cidr="+ClusterCIDR,
+			"--proxy-mode=nftables", "--cluster-cidr="+ClusterCIDR+","+ClusterCIDR6,
 			// The limit belongs to the whole machine, and is not ours to raise.
 			"--conntrack-max-per-core=0",
 		),
@@ -73,7 +73,7 @@ func (c *Config) apiServer() program {
 	return kube("apiserver", "kube-apiserver",
 		"--etcd-servers=http://127.0.0.1:2379",
 		"--advertise-address="+c.IP, "--bind-address=0.0.0.0", "--secure-port="+strconv.Itoa(APIPort),
-		"--service-cluster-ip-range="+ServiceCIDR,
+		"--service-cluster-ip-range="+ServiceCIDR+","+ServiceCIDR6,
 		"--client-ca-file="+EtcDir+"/ca.crt",
 		"--tls-cert-file="+EtcDir+"/apiserver.crt", "--tls-private-key-file="+EtcDir+"/apiserver.key",
 		"--kubelet-client-certificate="+EtcDir+"/apiserver-kubelet.crt", "--kubelet-client-key="+EtcDir+"/apiserver-kubelet.key",
@@ -97,6 +97,15 @@ func kube(name, command string, args ...string) program {
 	return program{name: name, argv: append([]string{BinDir + "/kube", command}, args...)}
 }
 
+// settle has the node's addresses usable from the moment on that they are given, as
+// manifests/settled.sh has the pods': these are the other ends of the same wires.
+func settle() error {
+	if err := os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0); err != nil {
+		return fmt.Errorf("set up IPv6: %w", err)
+	}
+	return nil
+}
+
 // closeWay drops what the laptop sends to pods and Services: in life a laptop can
 // reach the API server and what nodes offer at their own address (node ports),
 // but no address of the cluster's inside, even if it knows the way. The chain
@@ -106,6 +115,7 @@ func closeWay() error {
 	chain from_laptop {
 		type filter hook prerouting priority -200; policy accept;
 		iifname "` + LaptopLink + `" ip daddr { ` + ServiceCIDR + `, ` + ClusterCIDR + ` } drop
+		iifname "` + LaptopLink + `" ip6 daddr { ` + ServiceCIDR6 + `, ` + ClusterCIDR6 + ` } drop
 	}
 }
 `
