@@ -81,6 +81,9 @@ func clean(t *testing.T, n Names, when string) {
 	if strings.Contains(string(mounts), n.ID) {
 		t.Errorf("%s: a mount is left", when)
 	}
+	if names, err := filepath.Glob("/run/netns/*" + n.ID + "*"); err != nil || len(names) > 0 {
+		t.Errorf("%s: names of network namespaces are left: %v (%v)", when, names, err)
+	}
 	group, err := n.group()
 	if err != nil {
 		t.Fatal(err)
@@ -135,7 +138,7 @@ func TestCutOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	fresh := func() *start {
-		return &start{Names: n, logger: discard(), built: built, record: &Record{Clone: n.Clone, Phase: phaseStarting, Build: key, BootID: bootID()}}
+		return newStart(n, discard(), built, key)
 	}
 	for last := range fresh().steps() {
 		steps := fresh()

@@ -90,7 +90,7 @@ func (n Names) remove(logger *slog.Logger) error {
 		name string
 		do   func() error
 	}{
-		{"node", n.endNode}, // and the kernel ends all in its PID namespace
+		{"nodes", n.endNodes}, // and the kernel ends all in their PID namespaces
 		{"cgroup", func() error { return group.Remove(killPatience) }},    // and who got into the group without being recorded
 		{"network", func() error { return n.deleteNetwork(ancestors()) }}, // and what tests left in the namespaces
 		{"devices", func() error { return newDeviceBook(logger).release(n.ID) }},
@@ -112,12 +112,16 @@ func (n Names) remove(logger *slog.Logger) error {
 	return nil
 }
 
-func (n Names) endNode() error {
+func (n Names) endNodes() error {
 	r, err := loadRecord(n.record())
 	if err != nil || r == nil || r.BootID != bootID() {
 		return err
 	}
-	return r.Node.Kill(killPatience)
+	errs := []error{r.Node.Kill(killPatience)}
+	for _, w := range r.Workers {
+		errs = append(errs, w.Process.Kill(killPatience))
+	}
+	return errors.Join(errs...)
 }
 
 // removeFiles removes the home last of all that others read, and the record

@@ -29,7 +29,7 @@ var ErrNotUp = errors.New("the cluster is not up: run make cluster-up (as root)"
 
 // Command is a program to run on one side of the wire.
 type Command struct {
-	Net   string   // "laptop" or "node"
+	Net   string   // "laptop", "node", or the name of a further node
 	UID   int      // runs as this user of the machine; -1 means as the caller
 	Binds []string // SRC:DST pairs: files of the machine that the program sees at DST
 	Argv  []string
@@ -37,9 +37,11 @@ type Command struct {
 
 // Exec replaces the calling process by the command. It returns only an error.
 func (n Names) Exec(c Command) error {
-	space, ok := map[string]netns.Namespace{"laptop": n.Laptop, "node": n.Node}[c.Net]
-	if !ok {
-		return fmt.Errorf("network %q: want laptop or node", c.Net)
+	space, known := map[string]netns.Namespace{"laptop": n.Laptop, "node": n.Node}[c.Net]
+	if !known {
+		if space = n.workerSpace(c.Net); !validWorker(c.Net) || !space.Exists() {
+			return fmt.Errorf("network %q: want laptop, node, or the name of a node that was added", c.Net)
+		}
 	}
 	if len(c.Argv) == 0 {
 		return errors.New("no command given")

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,30 +16,31 @@ import (
 	"github.com/teleswap/teleswap/e2e/cluster/node"
 )
 
-// LoadImages imports docker-archives into the running cluster. When it returns,
-// pods with imagePullPolicy IfNotPresent or Never find them.
+// LoadImages imports docker-archives into every node of the running cluster. When
+// it returns, pods with imagePullPolicy IfNotPresent or Never find them.
 func LoadImages(ctx context.Context, n Names, files []string) error {
-	r, err := loadRecord(n.record())
+	r, err := n.running()
 	if err != nil {
 		return err
 	}
-	if r == nil || r.BootID != bootID() || !r.Node.Alive() {
-		return ErrNotUp
+	nodes := []Process{r.Node}
+	for _, w := range r.Workers {
+		if w.Process.Alive() {
+			nodes = append(nodes, w.Process)
+		}
 	}
-	for _, f := range files {
-		if err := loadImage(ctx, r.Node, f); err != nil {
-			return err
+	for _, p := range nodes {
+		for _, f := range files {
+			if err := loadImage(ctx, p, f); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
 func (s *start) loadImages(ctx context.Context) error {
-	err := s.poll(ctx, "containerd does not answer", func(ctx context.Context) error {
-		_, err := ctr(ctx, s.record.Node, nil, "version")
-		return err
-	})
-	if err != nil {
+	if err := s.waitRuntime(ctx); err != nil {
 		return err
 	}
 	files, err := filepath.Glob(filepath.Join(s.built, "images", "*.tar"))
@@ -46,11 +48,18 @@ func (s *start) loadImages(ctx context.Context) error {
 		return fmt.Errorf("find the cluster's images: %w", err)
 	}
 	for _, f := range files {
-		if err := loadImage(ctx, s.record.Node, f); err != nil {
+		if err := loadImage(ctx, *s.first, f); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (s *start) waitRuntime(ctx context.Context) error {
+	return s.poll(ctx, "containerd does not answer", func(ctx context.Context) error {
+		_, err := ctr(ctx, *s.first, nil, "version")
+		return err
+	})
 }
 
 // loadImage hands the archive over as a stream: the node does not see the
@@ -93,9 +102,13 @@ func waitManaged(ctx context.Context, n Process, names []string, file string) er
 	}
 }
 
+func ctrCommand(ctx context.Context, n Process, args ...string) (*exec.Cmd, error) {
+	return inNode(ctx, n, append([]string{node.BinDir + "/ctr", "--address", node.ContainerdSocket, "--namespace", "k8s.io"}, args...)...)
+}
+
 // ctr runs containerd's own client in the node.
 func ctr(ctx context.Context, n Process, stdin *os.File, args ...string) (string, error) {
-	cmd, err := inNode(ctx, n, append([]string{node.BinDir + "/ctr", "--address", node.ContainerdSocket, "--namespace", "k8s.io"}, args...)...)
+	cmd, err := ctrCommand(ctx, n, args...)
 	if err != nil {
 		return "", err
 	}

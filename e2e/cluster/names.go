@@ -1,7 +1,7 @@
 //go:build linux
 
-// Package cluster makes and removes a real one-node Kubernetes for this clone
-// of the repository: no registry, no Docker, no virtual machine. It knows the
+// Package cluster makes and removes a real Kubernetes, of one node or of some, for
+// this clone of the repository: no registry, no Docker, no virtual machine. It knows the
 // machine around the node: network namespaces, cgroups, devices, folders, and
 // the record of them that lets any later run clean up. What is inside is
 // package node's.
@@ -69,21 +69,22 @@ func NewNames(clone string) (Names, error) {
 func namesFor(clone string) Names {
 	sum := sha256.Sum256([]byte(clone))
 	id := hex.EncodeToString(sum[:4])
-	home := filepath.Join(machineRoot, id)
-	space := func(side string) netns.Namespace {
-		return netns.Namespace{Name: "tsw-" + id + "-" + side, File: filepath.Join(home, "net", side)}
-	}
 	return Names{
 		Clone:  clone,
 		ID:     id,
-		Node:   space("node"),
-		Laptop: space("laptop"),
+		Node:   space(id, "node"),
+		Laptop: space(id, "laptop"),
 		Cgroup: "tsw-" + id,
-		Home:   home,
+		Home:   filepath.Join(machineRoot, id),
 		State:  filepath.Join(clone, ".cache", "cluster"),
 		// Below the range that kernels take ephemeral ports from (32768).
 		WantPort: 20000 + (int(sum[4])<<8|int(sum[5]))%10000,
 	}
+}
+
+// space is the network namespace of one side.
+func space(id, side string) netns.Namespace {
+	return netns.Namespace{Name: "tsw-" + id + "-" + side, File: filepath.Join(machineRoot, id, "net", side)}
 }
 
 // Kubeconfig is for the machine's own network namespace.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"strings"
 
 	"github.com/teleswap/teleswap/e2e/cluster/netns"
@@ -51,19 +52,44 @@ func (n Names) createNetwork(ctx context.Context) error {
 		},
 	}
 	for _, space := range []netns.Namespace{n.Node, n.Laptop} { // the wire's both ends are made in the first
-		cmd := exec.CommandContext(ctx, "ip", "-n", space.Name, "-batch", "-")
-		cmd.Stdin = strings.NewReader(strings.Join(script[space], "\n") + "\n")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("ip: set up network namespace %s: %w: %s", space.Name, err, strings.TrimSpace(string(out)))
+		if err := ip(ctx, space, script[space]); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
+// ip runs commands of ip(8) in a namespace, up to the first that fails.
+func ip(ctx context.Context, space netns.Namespace, script []string) error {
+	cmd := exec.CommandContext(ctx, "ip", "-n", space.Name, "-batch", "-")
+	cmd.Stdin = strings.NewReader(strings.Join(script, "\n") + "\n")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("ip: set up network namespace %s: %w: %s", space.Name, err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// spaces are the cluster's namespaces that there can be, and those that are there.
+func (n Names) spaces() ([]netns.Namespace, error) {
+	all := []netns.Namespace{n.Laptop, n.Node}
+	files, err := filepath.Glob(filepath.Join(filepath.Dir(n.Node.File), workerSide+"*"))
+	if err != nil {
+		return nil, fmt.Errorf("look for the cluster's network namespaces: %w", err)
+	}
+	for _, f := range files {
+		all = append(all, space(n.ID, filepath.Base(f)))
+	}
+	return all, nil
+}
+
 // deleteNetwork removes the namespaces, with who is still in them: they are the
 // cluster's, so what a test left there is too.
 func (n Names) deleteNetwork(spare map[int]bool) error {
-	for _, space := range []netns.Namespace{n.Laptop, n.Node} {
+	spaces, err := n.spaces()
+	if err != nil {
+		return err
+	}
+	for _, space := range spaces {
 		if err := endMembers(space, spare); err != nil {
 			return err
 		}

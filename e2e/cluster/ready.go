@@ -88,18 +88,18 @@ func (s *start) waitAPI(ctx context.Context) error {
 }
 
 func (s *start) waitNode(ctx context.Context) error {
-	return s.poll(ctx, "the node is not ready", s.api.nodeReady)
+	return s.poll(ctx, "the node is not ready", func(ctx context.Context) error { return s.api.nodeReady(ctx, s.node.Name) })
 }
 
 // nodeReady looks at the node's Ready condition, and for the ServiceAccount
 // without which no pod can be made.
-func (a *apiClient) nodeReady(ctx context.Context) error {
+func (a *apiClient) nodeReady(ctx context.Context, name string) error {
 	var n struct {
 		Status struct {
 			Conditions []struct{ Type, Status, Message string }
 		}
 	}
-	if err := a.get(ctx, "/api/v1/nodes/"+node.Name, &n); err != nil {
+	if err := a.get(ctx, "/api/v1/nodes/"+name, &n); err != nil {
 		return err
 	}
 	for _, c := range n.Status.Conditions {
@@ -195,7 +195,7 @@ func (n Names) healthy(ctx context.Context, r *Record) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	for {
-		err := errors.Join(api.nodeReady(ctx), n.askDNS(ctx))
+		err := errors.Join(api.nodeReady(ctx, node.Name), n.askDNS(ctx))
 		if err == nil {
 			return nil
 		}

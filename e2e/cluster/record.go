@@ -28,12 +28,13 @@ const (
 // before it is made. Names are derived, not recorded: only what cannot be
 // derived is here.
 type Record struct {
-	Clone    string  `json:"clone"`
-	Phase    string  `json:"phase"`
-	Build    string  `json:"build"` // key of the programs
-	BootID   string  `json:"bootID"`
-	Node     Process `json:"node"` // process 1 of the node
-	HostPort int     `json:"hostPort"`
+	Clone    string    `json:"clone"`
+	Phase    string    `json:"phase"`
+	Build    string    `json:"build"` // key of the programs
+	BootID   string    `json:"bootID"`
+	Node     Process   `json:"node"` // process 1 of the first node
+	HostPort int       `json:"hostPort"`
+	Workers  []*Worker `json:"workers,omitempty"` // the further nodes
 }
 
 // Process is a process id and when, in clock ticks since boot, it started: ids

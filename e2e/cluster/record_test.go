@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -72,7 +73,7 @@ func TestRecord(t *testing.T) {
 	if err := want.save(name); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := loadRecord(name); err != nil || *r != want {
+	if r, err := loadRecord(name); err != nil || !reflect.DeepEqual(*r, want) {
 		t.Errorf("got %+v, %v, want %+v", r, err, want)
 	}
 	if err := os.WriteFile(name, []byte(`{"phase":"up","no`), 0o644); err != nil {

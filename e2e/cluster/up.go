@@ -33,6 +33,7 @@ type start struct {
 	built  string // folder of the programs
 	record *Record
 	node   *node.Config
+	first  *Process // where process 1 of the node is noted: in record
 	admin  *node.Kubeconfig
 	api    *apiClient
 	ended  <-chan error // process 1 has ended before its time
@@ -67,12 +68,16 @@ func Up(ctx context.Context, n Names, logger *slog.Logger) error {
 			return err
 		}
 	}
-	s := &start{Names: n, logger: logger, built: built, record: &Record{Clone: n.Clone, Phase: phaseStarting, Build: key, BootID: bootID()}}
-	if err := s.run(ctx); err != nil {
+	if err := newStart(n, logger, built, key).run(ctx); err != nil {
 		return err
 	}
 	logger.Info("cluster is up", "kubeconfig", n.Kubeconfig(), "seconds", fmt.Sprintf("%.1f", time.Since(began).Seconds()))
 	return nil
+}
+
+func newStart(n Names, logger *slog.Logger, built, key string) *start {
+	record := &Record{Clone: n.Clone, Phase: phaseStarting, Build: key, BootID: bootID()}
+	return &start{Names: n, logger: logger, built: built, record: record, first: &record.Node}
 }
 
 func (n Names) build(ctx context.Context, logger *slog.Logger) (dir, key string, err error) {
@@ -98,10 +103,17 @@ func (n Names) builder(logger *slog.Logger) (*build.Builder, error) {
 // run is the recipe. What fails is left as it is, logs included, for a look;
 // the next run cleans it.
 func (s *start) run(ctx context.Context) error {
-	for _, step := range s.steps() {
+	if err := s.take(ctx, s.steps()); err != nil {
+		return fmt.Errorf("cluster-up: %w", err)
+	}
+	return nil
+}
+
+func (s *start) take(ctx context.Context, steps []step) error {
+	for _, step := range steps {
 		began := time.Now()
 		if err := step.do(ctx); err != nil {
-			return fmt.Errorf("cluster-up: %s: %w", step.name, err)
+			return fmt.Errorf("%s: %w", step.name, err)
 		}
 		s.logger.Debug("done", "step", step.name, "milliseconds", time.Since(began).Milliseconds())
 	}
@@ -165,7 +177,18 @@ func (s *start) configure(context.Context) error {
 	if err != nil {
 		return err
 	}
-	cfg.Bin, cfg.Images, cfg.HostPort = filepath.Join(s.built, "bin"), filepath.Join(s.built, "images"), s.record.HostPort
+	cfg.HostPort = s.record.HostPort
+	if err := s.prepare(cfg); err != nil {
+		return err
+	}
+	s.admin, err = cfg.WriteEtc(time.Now())
+	return err
+}
+
+// prepare makes a node's folders, and completes its configuration by what this
+// machine is like.
+func (s *start) prepare(cfg *node.Config) (err error) {
+	cfg.Bin, cfg.Images = filepath.Join(s.built, "bin"), filepath.Join(s.built, "images")
 	for _, dir := range []string{cfg.Etc, cfg.Lib, cfg.Log} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("make a folder of the node: %w", err)
@@ -178,8 +201,7 @@ func (s *start) configure(context.Context) error {
 		return err
 	}
 	s.node = cfg
-	s.admin, err = cfg.WriteEtc(time.Now())
-	return err
+	return nil
 }
 
 // nodeConfig has what follows from the names.
@@ -189,6 +211,7 @@ func (n Names) nodeConfig() (*node.Config, error) {
 		return nil, err
 	}
 	return &node.Config{
+		Name: node.Name, Server: NodeIP,
 		Group: group, NetNS: n.Node.File, IP: NodeIP, IP6: NodeIP6,
 		Etc: n.etc(), Lib: n.lib(), Log: n.log(),
 	}, nil
@@ -220,7 +243,7 @@ func lacksSysResource() (bool, error) {
 // startNode starts process 1. It waits for its configuration, which it gets
 // once it is recorded: if we die before, it ends by itself.
 func (s *start) startNode(context.Context) error {
-	log, err := os.OpenFile(filepath.Join(s.log(), "node.log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	log, err := os.OpenFile(filepath.Join(s.node.Log, "node.log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
 		return fmt.Errorf("open the node's log: %w", err)
 	}
@@ -244,7 +267,7 @@ func (s *start) startNode(context.Context) error {
 	go func() { ended <- cmd.Wait() }()
 	s.ended = ended
 
-	if s.record.Node, err = NewProcess(cmd.Process.Pid); err != nil {
+	if *s.first, err = NewProcess(cmd.Process.Pid); err != nil {
 		return s.nodeError(fmt.Errorf("process 1: %w", err))
 	}
 	if err := s.record.save(s.Names.record()); err != nil {
@@ -258,7 +281,7 @@ func (s *start) startNode(context.Context) error {
 
 // nodeError adds what the node said last.
 func (s *start) nodeError(err error) error {
-	data, readErr := os.ReadFile(filepath.Join(s.log(), "node.log"))
+	data, readErr := os.ReadFile(filepath.Join(s.node.Log, "node.log"))
 	if readErr != nil {
 		return err
 	}
@@ -266,7 +289,7 @@ func (s *start) nodeError(err error) error {
 	if len(lines) > 5 {
 		lines = lines[len(lines)-5:]
 	}
-	return fmt.Errorf("%w\n%s\n(logs: %s)", err, strings.Join(lines, "\n"), s.log())
+	return fmt.Errorf("%w\n%s\n(logs: %s)", err, strings.Join(lines, "\n"), s.node.Log)
 }
 
 // poll tries until it works, the node ends, or patience does.

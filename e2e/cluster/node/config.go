@@ -1,6 +1,6 @@
 //go:build linux
 
-// Package node is what runs inside the one-node cluster: it makes the private
+// Package node is what runs inside a node of the cluster: it makes the private
 // mounts of the machine that the node plays, and then, as process 1 of its PID
 // namespace, starts Kubernetes' programs and starts again those that end. When
 // process 1 is killed, the kernel ends all others, pods included.
@@ -35,19 +35,27 @@ const (
 	ServiceIP   = "10.96.0.1"
 	DNSIP       = "10.96.0.10"
 	ClusterCIDR = "10.244.0.0/16"
-	PodCIDR     = "10.244.0.0/24"
 	// Of the unique local range (RFC 4193). A Service has IPv6 if it asks for it,
 	// a pod always; both have IPv4 first.
 	ServiceCIDR6 = "fd00:10:96::/112"
 	ClusterCIDR6 = "fd00:10:244::/56"
-	PodCIDR6     = "fd00:10:244::/64"
 	DNSDomain    = "cluster.local"
 	APIPort      = 6443
-	Name         = "node"
+	// Name is that of the first node, on which the control plane runs.
+	Name = "node"
 )
+
+// PodCIDRs are the ranges of the pods of the node with that index, which is 0 for the
+// first and below 10. The controller that shares the ranges out comes to the same.
+func PodCIDRs(index int) (four, six string) {
+	return fmt.Sprintf("10.244.%d.0/24", index), fmt.Sprintf("fd00:10:244:%d::/64", index)
+}
 
 // Config is what process 1 gets from who starts it.
 type Config struct {
+	Name        string // of the node
+	Index       int    // 0 for the node with the control plane
+	Server      string // the address of the API server
 	Group       cgroup.Group
 	NetNS       string // path of the node's network namespace
 	IP, IP6     string // the node's addresses on the way to the laptop

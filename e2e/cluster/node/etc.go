@@ -55,9 +55,9 @@ current-context: teleswap
 `, k.Server, enc(k.CA), enc(k.Client.Cert), enc(k.Client.Key))
 }
 
-// WriteEtc fills the folder Etc with new keys and with every program's
-// configuration. It returns the administrator's kubeconfig for a server that is
-// to be filled in.
+// WriteEtc fills the folder Etc of the first node with new keys and with every
+// program's configuration. It returns the administrator's kubeconfig for a server
+// that is to be filled in.
 func (c *Config) WriteEtc(now time.Time) (*Kubeconfig, error) {
 	ca, err := pki.NewAuthority("teleswap-cluster", now)
 	if err != nil {
@@ -66,40 +66,112 @@ func (c *Config) WriteEtc(now time.Time) (*Kubeconfig, error) {
 	if err := c.writeKeys(ca, now); err != nil {
 		return nil, err
 	}
-	local := fmt.Sprintf("https://%s:%d", c.IP, APIPort)
-	for file, subject := range map[string]pki.Subject{
+	err = c.writeKubeconfigs(ca, map[string]pki.Subject{
 		"controller-manager": {Name: "system:kube-controller-manager"},
 		"scheduler":          {Name: "system:kube-scheduler"},
-		"kube-proxy":         {Name: "system:kube-proxy"},
-		"kubelet":            {Name: "system:node:" + Name, Groups: []string{"system:nodes"}},
-	} {
-		pair, err := ca.Sign(subject)
-		if err != nil {
-			return nil, err
-		}
-		if err := c.writeEtc(file+".kubeconfig", Kubeconfig{Server: local, CA: ca.Cert, Client: pair}.Bytes()); err != nil {
-			return nil, err
-		}
+	})
+	if err != nil {
+		return nil, err
 	}
-	if err := c.writeTemplates(); err != nil {
+	if err := c.writeNode(ca); err != nil {
+		return nil, err
+	}
+	if err := c.writeTemplates(map[string]string{"addons/dns.yaml": AddOns + "/dns.yaml"}); err != nil {
 		return nil, err
 	}
 	admin, err := ca.Sign(pki.Subject{Name: "admin", Groups: []string{"system:masters"}})
 	if err != nil {
 		return nil, err
 	}
-	if err := c.writeEtc("admin.crt", admin.Cert); err != nil {
+	if err := c.writePair("admin", admin); err != nil {
 		return nil, err
 	}
-	if err := c.writeEtc("admin.key", admin.Key); err != nil {
-		return nil, err
+	return &Kubeconfig{Server: c.server(), CA: ca.Cert, Client: admin}, nil
+}
+
+// WriteWorkerEtc fills the folder Etc of a further node, with keys that the
+// authority in the first node's folder Etc signs.
+func (c *Config) WriteWorkerEtc(first string) error {
+	var pair pki.Pair
+	for file, into := range map[string]*[]byte{"ca.crt": &pair.Cert, "ca.key": &pair.Key} {
+		data, err := os.ReadFile(filepath.Join(first, file))
+		if err != nil {
+			return fmt.Errorf("read the cluster's authority: %w", err)
+		}
+		*into = data
 	}
-	return &Kubeconfig{Server: local, CA: ca.Cert, Client: admin}, nil
+	ca, err := pki.ReadAuthority(pair)
+	if err != nil {
+		return err
+	}
+	if err := c.writeEtc("ca.crt", ca.Cert); err != nil {
+		return err
+	}
+	return c.writeNode(ca)
+}
+
+// server is where the API server is found, from nodes and from the laptop.
+func (c *Config) server() string { return fmt.Sprintf("https://%s:%d", c.Server, APIPort) }
+
+// writeNode writes what every node has.
+func (c *Config) writeNode(ca *pki.Authority) error {
+	kubelet := pki.Subject{Name: "system:node:" + c.Name, Groups: []string{"system:nodes"}}
+	err := c.writeKubeconfigs(ca, map[string]pki.Subject{
+		"kube-proxy": {Name: "system:kube-proxy"},
+		"kubelet":    kubelet,
+	})
+	if err != nil {
+		return err
+	}
+	// For those who call it.
+	kubelet.Names, kubelet.IPs = []string{c.Name}, []net.IP{net.ParseIP(c.IP), net.IPv4(127, 0, 0, 1)}
+	pair, err := ca.Sign(kubelet)
+	if err != nil {
+		return err
+	}
+	if err := c.writePair("kubelet", pair); err != nil {
+		return err
+	}
+	err = c.writeTemplates(map[string]string{
+		"containerd.toml": "containerd.toml",
+		"kubelet.yaml":    "kubelet.yaml",
+		"cni.conflist":    "cni/10-pods.conflist",
+		"settled.sh":      pluginDir + "/" + settledName,
+		"resolv.conf":     "resolv.conf",
+	})
+	if err != nil {
+		return err
+	}
+	// The one among them that is executed.
+	if err := os.Chmod(filepath.Join(c.Etc, pluginDir, settledName), 0o700); err != nil {
+		return fmt.Errorf("write the node's configuration: %w", err)
+	}
+	return nil
+}
+
+func (c *Config) writeKubeconfigs(ca *pki.Authority, subjects map[string]pki.Subject) error {
+	for file, subject := range subjects {
+		pair, err := ca.Sign(subject)
+		if err != nil {
+			return err
+		}
+		if err := c.writeEtc(file+".kubeconfig", Kubeconfig{Server: c.server(), CA: ca.Cert, Client: pair}.Bytes()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Config) writePair(name string, pair pki.Pair) error {
+	if err := c.writeEtc(name+".crt", pair.Cert); err != nil {
+		return err
+	}
+	return c.writeEtc(name+".key", pair.Key)
 }
 
 // ReadAdmin reads back what WriteEtc returned for a cluster that is there.
 func (c *Config) ReadAdmin() (*Kubeconfig, error) {
-	k := &Kubeconfig{Server: fmt.Sprintf("https://%s:%d", c.IP, APIPort)}
+	k := &Kubeconfig{Server: c.server()}
 	for file, into := range map[string]*[]byte{"ca.crt": &k.CA, "admin.crt": &k.Client.Cert, "admin.key": &k.Client.Key} {
 		data, err := os.ReadFile(filepath.Join(c.Etc, file))
 		if err != nil {
@@ -116,11 +188,10 @@ func (c *Config) writeKeys(ca *pki.Authority, now time.Time) error {
 	for file, subject := range map[string]pki.Subject{
 		"apiserver": {
 			Name:  "kube-apiserver",
-			Names: []string{"localhost", Name, "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + DNSDomain},
+			Names: []string{"localhost", c.Name, "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + DNSDomain},
 			IPs:   []net.IP{loopback, nodeIP, net.ParseIP(ServiceIP)},
 		},
 		"apiserver-kubelet": {Name: "kube-apiserver-kubelet-client", Groups: []string{"system:masters"}},
-		"kubelet":           {Name: "system:node:" + Name, Groups: []string{"system:nodes"}, Names: []string{Name}, IPs: []net.IP{nodeIP, loopback}},
 	} {
 		pair, err := ca.Sign(subject)
 		if err != nil {
@@ -138,10 +209,7 @@ func (c *Config) writeKeys(ca *pki.Authority, now time.Time) error {
 		return err
 	}
 	for file, pair := range pairs {
-		if err := c.writeEtc(file+".crt", pair.Cert); err != nil {
-			return err
-		}
-		if err := c.writeEtc(file+".key", pair.Key); err != nil {
+		if err := c.writePair(file, pair); err != nil {
 			return err
 		}
 	}
@@ -155,24 +223,18 @@ func (c *Config) writeKeys(ca *pki.Authority, now time.Time) error {
 	return c.writeEtc("sa.key", tokens.Key)
 }
 
-// writeTemplates writes the configurations that are files in manifests/.
-func (c *Config) writeTemplates() error {
+// writeTemplates writes configurations that are files in manifests/.
+func (c *Config) writeTemplates(files map[string]string) error {
+	podCIDR, podCIDR6 := PodCIDRs(c.Index)
 	values := map[string]any{
 		"Cgroup": c.Group.Name, "IP": c.IP,
 		"Bin": BinDir, "Etc": EtcDir, "Socket": ContainerdSocket,
 		"Snapshotter": c.Snapshotter, "KeepOOM": c.KeepOOM,
 		"PauseImage": build.PauseRef, "DNSImage": build.CoreDNSRef,
-		"PodCIDR": PodCIDR, "PodCIDR6": PodCIDR6, "Plugins": EtcDir + "/" + pluginDir, "Settled": settledName,
+		"PodCIDR": podCIDR, "PodCIDR6": podCIDR6, "Plugins": EtcDir + "/" + pluginDir, "Settled": settledName,
 		"DNSIP": DNSIP, "Domain": DNSDomain,
 	}
-	for source, target := range map[string]string{
-		"containerd.toml": "containerd.toml",
-		"kubelet.yaml":    "kubelet.yaml",
-		"cni.conflist":    "cni/10-pods.conflist",
-		"settled.sh":      pluginDir + "/" + settledName,
-		"resolv.conf":     "resolv.conf",
-		"addons/dns.yaml": AddOns + "/dns.yaml",
-	} {
+	for source, target := range files {
 		text, err := templates.ReadFile("manifests/" + source)
 		if err != nil {
 			return fmt.Errorf("configuration %s: %w", source, err)
@@ -188,10 +250,6 @@ func (c *Config) writeTemplates() error {
 		if err := c.writeEtc(target, out.Bytes()); err != nil {
 			return err
 		}
-	}
-	// The one among them that is executed.
-	if err := os.Chmod(filepath.Join(c.Etc, pluginDir, settledName), 0o700); err != nil {
-		return fmt.Errorf("write the node's configuration: %w", err)
 	}
 	return nil
 }

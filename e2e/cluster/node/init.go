@@ -56,8 +56,10 @@ func Init(logger *slog.Logger) error {
 	if err := settle(); err != nil {
 		return err
 	}
-	if err := closeWay(); err != nil {
-		return err
+	if cfg.Index == 0 { // the others have no wire to the laptop
+		if err := closeWay(); err != nil {
+			return err
+		}
 	}
 	s := &supervisor{logger: logger, logDir: LogDir, running: map[int]program{}}
 	s.later = func(p program) { time.AfterFunc(restartPause, func() { s.restart(p) }) }
@@ -100,7 +102,7 @@ func (c *Config) apiReady() bool {
 		// Nothing is sent, and only yes or no is taken from the answer.
 		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}, //nolint:gosec // see above
 	}
-	resp, err := client.Get("https://" + net.JoinHostPort(c.IP, strconv.Itoa(APIPort)) + "/readyz")
+	resp, err := client.Get("https://" + net.JoinHostPort(c.Server, strconv.Itoa(APIPort)) + "/readyz")
 	if err != nil {
 		return false
 	}

@@ -39,7 +39,7 @@ func TestReadConfig(t *testing.T) {
 }
 
 func TestWriteEtc(t *testing.T) {
-	cfg := &Config{Group: cgroup.Group{Name: "tsw-test"}, IP: "192.168.56.2", IP6: "fd00:192:168:56::2", Etc: t.TempDir(), Snapshotter: "overlayfs", KeepOOM: true}
+	cfg := &Config{Name: "node", Server: "192.168.56.2", Group: cgroup.Group{Name: "tsw-test"}, IP: "192.168.56.2", IP6: "fd00:192:168:56::2", Etc: t.TempDir(), Snapshotter: "overlayfs", KeepOOM: true}
 	admin, err := cfg.WriteEtc(time.Now())
 	if err != nil {
 		t.Fatal(err)

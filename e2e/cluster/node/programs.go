@@ -13,6 +13,10 @@ import (
 // first lists what the node starts at once. The programs find each other by
 // trying again, as on any node: the order only saves time.
 func (c *Config) first() []program {
+	runtime := program{name: "containerd", argv: []string{BinDir + "/containerd", "--config", EtcDir + "/containerd.toml"}}
+	if c.Index > 0 {
+		return []program{runtime}
+	}
 	return []program{
 		kube("etcd", "etcd",
 			"--name=node", "--data-dir=/var/lib/etcd",
@@ -22,7 +26,7 @@ func (c *Config) first() []program {
 			// A cluster that is thrown away need not survive a power cut.
 			"--unsafe-no-fsync", "--log-level=warn",
 		),
-		{name: "containerd", argv: []string{BinDir + "/containerd", "--config", EtcDir + "/containerd.toml"}},
+		runtime,
 		c.apiServer(),
 		{
 			name:  "relay",
@@ -34,7 +38,22 @@ func (c *Config) first() []program {
 
 // second lists the API server's clients.
 func (c *Config) second() []program {
-	return []program{
+	all := []program{
+		kube("kubelet", "kubelet",
+			"--config="+EtcDir+"/kubelet.yaml", "--kubeconfig="+EtcDir+"/kubelet.kubeconfig",
+			"--hostname-override="+c.Name, "--node-ip="+c.IP+","+c.IP6,
+		),
+		kube("kube-proxy", "kube-proxy",
+			"--kubeconfig="+EtcDir+"/kube-proxy.kubeconfig", "--hostname-override="+c.Name,
+			"--proxy-mode=nftables", "--cluster-cidr="+ClusterCIDR+","+ClusterCIDR6,
+			// The limit belongs to the whole machine, and is not ours to raise.
+			"--conntrack-max-per-core=0",
+		),
+	}
+	if c.Index > 0 {
+		return all
+	}
+	return append(all,
 		kube("controller-manager", "kube-controller-manager",
 			"--kubeconfig="+EtcDir+"/controller-manager.kubeconfig",
 			"--authentication-kubeconfig="+EtcDir+"/controller-manager.kubeconfig",
@@ -56,17 +75,7 @@ func (c *Config) second() []program {
 			"--authorization-kubeconfig="+EtcDir+"/scheduler.kubeconfig",
 			"--bind-address=127.0.0.1", "--leader-elect=false",
 		),
-		kube("kubelet", "kubelet",
-			"--config="+EtcDir+"/kubelet.yaml", "--kubeconfig="+EtcDir+"/kubelet.kubeconfig",
-			"--hostname-override="+Name, "--node-ip="+c.IP+","+c.IP6,
-		),
-		kube("kube-proxy", "kube-proxy",
-			"--kubeconfig="+EtcDir+"/kube-proxy.kubeconfig", "--hostname-override="+Name,
-			"--proxy-mode=nftables", "--cluster-cidr="+ClusterCIDR+","+ClusterCIDR6,
-			// The limit belongs to the whole machine, and is not ours to raise.
-			"--conntrack-max-per-core=0",
-		),
-	}
+	)
 }
 
 func (c *Config) apiServer() program {

@@ -44,7 +44,7 @@ func Stage(pipe *os.File) error {
 	if err := cfg.enterNetwork(); err != nil {
 		return err
 	}
-	if err := unix.Sethostname([]byte(Name)); err != nil {
+	if err := unix.Sethostname([]byte(cfg.Name)); err != nil {
 		return fmt.Errorf("set the node's host name: %w", err)
 	}
 	if err := cfg.mounts(); err != nil {

@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -72,6 +73,24 @@ func NewAuthority(name string, now time.Time) (*Authority, error) {
 		return nil, err
 	}
 	return &Authority{Pair: Pair{Cert: encodeCert(der), Key: keyPEM}, cert: cert, key: key}, nil
+}
+
+// ReadAuthority is the authority that NewAuthority made, of its Pair.
+func ReadAuthority(p Pair) (*Authority, error) {
+	certBlock, _ := pem.Decode(p.Cert)
+	keyBlock, _ := pem.Decode(p.Key)
+	if certBlock == nil || keyBlock == nil {
+		return nil, errors.New("read authority: no PEM")
+	}
+	cert, err := x509.ParseCertificate(certBlock.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("read authority: %w", err)
+	}
+	key, err := x509.ParseECPrivateKey(keyBlock.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("read authority %s: %w", cert.Subject.CommonName, err)
+	}
+	return &Authority{Pair: p, cert: cert, key: key}, nil
 }
 
 // Sign makes a new key and a certificate for it, for clients and servers alike.

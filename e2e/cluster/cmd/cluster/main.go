@@ -1,6 +1,6 @@
 //go:build linux
 
-// Command cluster runs the clone's own one-node Kubernetes. See ../../README.md.
+// Command cluster runs the clone's own Kubernetes. See ../../README.md.
 package main
 
 import (
@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -24,9 +25,13 @@ const usage = `usage: cluster [--clone DIR] [-v] COMMAND
   down                   remove it and every trace of it; as root
   status [-o json]       say how it is; as root
   kubeconfig [--laptop]  print the path of its kubeconfig
+  node add NAME [--taint KEY=VALUE:EFFECT]... [--image REF]...
+                         give it a further node, or find it well; it gets those of the
+                         first node's images, or all; as root
+  node remove NAME       take that node away, with its pods; as root
   load-image FILE...     give it images from docker-archive files; as root
   image build FLAGS      write an image from files (see image build --help)
-  exec --net laptop|node [--uid N] [--bind SRC:DST]... -- CMD [ARGS]
+  exec --net laptop|node|NAME [--uid N] [--bind SRC:DST]... -- CMD [ARGS]
                          run a command on one side of the wire; as root
 `
 
@@ -95,6 +100,8 @@ func dispatch(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 			return errUsage
 		}
 		return asRoot(nil, func() error { return cluster.LoadImages(ctx, names, rest) })
+	case "node":
+		return nodeCommand(ctx, names, rest, logger, stderr)
 	case "exec":
 		return execute(names, rest, stderr)
 	}
@@ -155,6 +162,13 @@ func status(ctx context.Context, names cluster.Names, args []string, stdout, std
 				fmt.Fprintf(stdout, "  %-36s %s\n", line[0], line[1])
 			}
 		}
+		for _, w := range s.Workers {
+			state := "up"
+			if !w.Up {
+				state = "ended"
+			}
+			fmt.Fprintf(stdout, "  %-36s %s, network namespace %s\n", "node "+w.Name, state, w.Node)
+		}
 		return nil
 	})
 }
@@ -190,6 +204,35 @@ func execute(names cluster.Names, args []string, stderr io.Writer) error {
 	}
 	c.Argv = flags.Args()
 	return asRoot(nil, func() error { return names.Exec(c) })
+}
+
+func nodeCommand(ctx context.Context, names cluster.Names, args []string, logger *slog.Logger, stderr io.Writer) error {
+	flags := newFlags("node", usage, stderr)
+	var node cluster.NewNode
+	flags.Func("taint", "", func(s string) error {
+		taint, err := cluster.ParseTaint(s)
+		node.Taints = append(node.Taints, taint)
+		return err
+	})
+	flags.Func("image", "", func(s string) error {
+		node.Images = append(node.Images, s)
+		return nil
+	})
+	if len(args) < 2 || args[0] != "add" && args[0] != "remove" {
+		fmt.Fprint(stderr, usage)
+		return errUsage
+	}
+	if err := flags.Parse(args[2:]); err != nil {
+		return parseError(err)
+	}
+	return asRoot(flags.Args(), func() error {
+		if args[0] == "remove" {
+			return cluster.RemoveNode(ctx, names, logger, args[1])
+		}
+		syscall.Umask(0o022)
+		node.Name = args[1]
+		return cluster.AddNode(ctx, names, logger, node)
+	})
 }
 
 func newFlags(name, text string, stderr io.Writer) *flag.FlagSet {
