@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 )
 
 const (
@@ -90,7 +91,7 @@ func (p *plumbing) divert(to *os.File, stderr bool) (*os.File, error) {
 	}
 	var ours, theirs *os.File
 	var err error
-	screen := isTerminal(to)
+	screen := term.IsTerminal(int(to.Fd()))
 	if screen {
 		ours, theirs, err = openPair(to, true)
 	} else {

@@ -1,5 +1,9 @@
 // Package runner starts the user's command in a sandbox and stays in touch with it: signals, exit status, terminal.
 // It is what the CLI calls; it knows no Kubernetes.
+//
+// Terminals are golang.org/x/term's as far as that goes; a new pair is made by ioctl(2), since github.com/creack/pty opens
+// the command's end by its path in a /dev/pts that need not be the same mount, and neither copies a terminal's settings or
+// tells its foreground.
 package runner
 
 import (

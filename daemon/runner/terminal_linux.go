@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 )
 
 const (
@@ -35,23 +36,18 @@ type terminal struct {
 
 	mu    sync.Mutex
 	child int
-	saved *unix.Termios // of real, while it is raw
+	saved *term.State // of real, while it is raw
 }
 
 // ownTerminal says whether the caller's three files are all his controlling terminal.
 func ownTerminal(s Stdio) bool {
 	for _, f := range []*os.File{s.In, s.Out, s.Err} {
-		if f == nil || !isTerminal(f) || !same(f, s.In) {
+		if f == nil || !term.IsTerminal(int(f.Fd())) || !same(f, s.In) {
 			return false
 		}
 	}
 	// It fails with ENOTTY for any other terminal (tcgetpgrp(3)).
 	_, err := unix.IoctlGetInt(int(s.In.Fd()), unix.TIOCGPGRP)
-	return err == nil
-}
-
-func isTerminal(f *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return err == nil
 }
 
@@ -157,29 +153,15 @@ func foreground(fd int) bool {
 	return err == nil && group == unix.Getpgrp()
 }
 
-// makeRaw is cfmakeraw(3), if we are in the foreground.
+// makeRaw makes the caller's terminal raw, if we are in the foreground.
 func (t *terminal) makeRaw() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	_ = control(t.real, func(fd int) error {
-		if t.saved != nil || !foreground(fd) {
-			return nil
+	_ = control(t.real, func(fd int) (err error) {
+		if t.saved == nil && foreground(fd) {
+			t.saved, err = term.MakeRaw(fd)
 		}
-		before, err := unix.IoctlGetTermios(fd, unix.TCGETS)
-		if err != nil {
-			return err
-		}
-		raw := *before
-		raw.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
-		raw.Oflag &^= unix.OPOST
-		raw.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
-		raw.Cflag = raw.Cflag&^(unix.CSIZE|unix.PARENB) | unix.CS8
-		raw.Cc[unix.VMIN], raw.Cc[unix.VTIME] = 1, 0
-		if err := unix.IoctlSetTermios(fd, unix.TCSETS, &raw); err != nil {
-			return err
-		}
-		t.saved = before
-		return nil
+		return err
 	})
 }
 
@@ -191,7 +173,8 @@ func (t *terminal) restore() {
 		if t.saved == nil || !foreground(fd) {
 			return nil
 		}
-		err := unix.IoctlSetTermios(fd, unix.TCSETSW, t.saved)
+		_ = unix.IoctlSetInt(fd, unix.TCSBRK, 1) // tcdrain(3)
+		err := term.Restore(fd, t.saved)
 		t.saved = nil
 		return err
 	})
