@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/teleswap/teleswap/daemon/internal/ordinary"
 	"github.com/teleswap/teleswap/daemon/sandbox"
 	"github.com/teleswap/teleswap/proxy/netstack"
 	"github.com/teleswap/teleswap/proxy/tun"
@@ -40,7 +41,7 @@ type lab struct {
 func newLab(t testing.TB, config func(*netstack.Config)) *lab {
 	t.Helper()
 	if err := sandbox.Check(); err != nil {
-		t.Skipf("SKIPPED: no sandbox here: %v", err)
+		t.Skipf(ordinary.NoSandbox+" here: %v", err)
 	}
 	l := &lab{t: t, handoff: filepath.Join(socketDir(t), "handoff.sock"), config: config, taken: make(chan struct{})}
 	lis, err := sandbox.ListenHandoff(l.handoff)

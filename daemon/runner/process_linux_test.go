@@ -5,11 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"os/signal"
-	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -20,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/teleswap/teleswap/daemon/internal/ordinary"
 	"github.com/teleswap/teleswap/daemon/sandbox"
 )
 
@@ -433,51 +432,4 @@ func TestCancelledStart(t *testing.T) {
 }
 
 // TestAsOrdinaryUser runs all tests again as a user without any privilege.
-func TestAsOrdinaryUser(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("SKIPPED: not root, so the other tests run as an ordinary user already")
-	}
-	if testing.Short() {
-		t.Skip("SKIPPED: -short")
-	}
-	nobody, err := user.Lookup("nobody")
-	if err != nil {
-		t.Skipf("SKIPPED: %v", err)
-	}
-	uid, _ := strconv.Atoi(nobody.Uid)
-	gid, _ := strconv.Atoi(nobody.Gid)
-	dir, err := os.MkdirTemp("", "runner-user-") //nolint:usetesting // its parents must be open to that user
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	exe := filepath.Join(dir, "runner.test")
-	if err := errors.Join(copyFile(exe, os.Args[0]), os.Chown(dir, uid, gid)); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(exe, "-test.v=true", "-test.timeout=120s")
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "TMPDIR="+dir, "HOME="+dir)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	if strings.Contains(string(out), "SKIPPED: no sandbox") {
-		t.Skipf("SKIPPED: an ordinary user gets no sandbox here:\n%s", out)
-	}
-}
-
-func copyFile(to, from string) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = in.Close() }()
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY, 0o755)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close(), os.Chmod(to, 0o755))
-}
+func TestAsOrdinaryUser(t *testing.T) { ordinary.Rerun(t) }

@@ -11,9 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,6 +22,7 @@ import (
 	"github.com/pkg/sftp"
 	"go.uber.org/goleak"
 
+	"github.com/teleswap/teleswap/daemon/internal/ordinary"
 	"github.com/teleswap/teleswap/daemon/sandbox"
 	"github.com/teleswap/teleswap/proxy/tunnel"
 )
@@ -251,7 +250,7 @@ type place struct {
 func (p *pod) run(cfg Config, places []place, argv ...string) *process {
 	p.t.Helper()
 	if err := sandbox.Check(); err != nil {
-		p.t.Skipf("SKIPPED: no sandbox here: %v", err)
+		p.t.Skipf(ordinary.NoSandbox+" here: %v", err)
 	}
 	dir, err := os.MkdirTemp("", "lab")
 	if err != nil {
@@ -380,38 +379,4 @@ func eventually(t testing.TB, what string, ok func() bool) {
 }
 
 // TestAsOrdinaryUser runs all tests again as a user without any privilege.
-func TestAsOrdinaryUser(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("SKIPPED: not root, so the other tests run as an ordinary user already")
-	}
-	if testing.Short() {
-		t.Skip("SKIPPED: -short")
-	}
-	nobody, err := user.Lookup("nobody")
-	if err != nil {
-		t.Skipf("SKIPPED: %v", err)
-	}
-	uid, _ := strconv.Atoi(nobody.Uid)
-	gid, _ := strconv.Atoi(nobody.Gid)
-	dir, err := os.MkdirTemp("", "volumes-user-") //nolint:usetesting // its parents must be open to that user
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	exe := filepath.Join(dir, "volumes.test")
-	b, err := os.ReadFile(os.Args[0])
-	if err := errors.Join(err, os.WriteFile(exe, b, 0o755), os.Chmod(exe, 0o755), os.Chown(dir, uid, gid)); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(exe, "-test.v=true", "-test.timeout=120s")
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "TMPDIR="+dir, "HOME="+dir)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	if strings.Contains(string(out), "SKIPPED: no sandbox") {
-		t.Skipf("SKIPPED: an ordinary user gets no sandbox here:\n%s", out)
-	}
-}
+func TestAsOrdinaryUser(t *testing.T) { ordinary.Rerun(t) }
