@@ -56,26 +56,34 @@ spec:
   ports: [{port: 80, targetPort: http}]
 `
 
-// backendScene is a service for others to call.
-const backendScene = `
+// probeDeployment is a Deployment of one probe as the Pod Security Standard "restricted" wants it; fields are the further ones
+// of its container, each line indented by eight spaces.
+func probeDeployment(name, fields string) string {
+	return strings.NewReplacer("NAME", name, "FIELDS", strings.TrimSpace(fields), "RESTRICTED", restrictedContext).Replace(`
 apiVersion: apps/v1
 kind: Deployment
-metadata: {name: service-b, labels: {app: service-b}}
+metadata: {name: NAME, labels: {app: NAME}}
 spec:
   replicas: 1
-  selector: {matchLabels: {app: service-b}}
+  selector: {matchLabels: {app: NAME}}
   template:
-    metadata: {labels: {app: service-b}}
+    metadata: {labels: {app: NAME}}
     spec:
       terminationGracePeriodSeconds: 1
       containers:
       - name: app
         image: PROBE
         imagePullPolicy: IfNotPresent
+        FIELDS
+        securityContext: RESTRICTED
+`)
+}
+
+// backendScene is a service for others to call.
+var backendScene = probeDeployment("service-b", `
         args: [-listen, ":5100", -name, backend]
         ports: [{containerPort: 5100}]
-        readinessProbe: {httpGet: {path: /self, port: 5100}, periodSeconds: 1}
-        securityContext: {allowPrivilegeEscalation: false, runAsNonRoot: true, capabilities: {drop: [ALL]}, seccompProfile: {type: RuntimeDefault}}
+        readinessProbe: {httpGet: {path: /self, port: 5100}, periodSeconds: 1}`) + `
 ---
 apiVersion: v1
 kind: Service
@@ -161,21 +169,5 @@ func contains(t testing.TB, what, text string, parts ...string) {
 }
 
 // noPortScene serves nothing: a worker that only calls others.
-const noPortScene = `
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: worker, labels: {app: worker}}
-spec:
-  replicas: 1
-  selector: {matchLabels: {app: worker}}
-  template:
-    metadata: {labels: {app: worker}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers:
-      - name: app
-        image: PROBE
-        imagePullPolicy: IfNotPresent
-        args: [-sleep]
-        securityContext: {allowPrivilegeEscalation: false, runAsNonRoot: true, capabilities: {drop: [ALL]}, seccompProfile: {type: RuntimeDefault}}
-`
+var noPortScene = probeDeployment("worker", `
+        args: [-sleep]`)

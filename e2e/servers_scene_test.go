@@ -18,7 +18,7 @@ const restrictedContext = `{allowPrivilegeEscalation: false, runAsNonRoot: true,
 
 // serversScene is third-party servers from Debian's packages as they come, each with its Service,
 // a probe that nginx proxies to, and a worker that uses them all: the target.
-const serversScene = `
+var serversScene = `
 apiVersion: v1
 kind: Secret
 metadata: {name: db}
@@ -85,22 +85,9 @@ spec:
   selector: {app: nginx}
   ports: [{name: http, port: 80, targetPort: 8080}, {name: h2c, port: 81, targetPort: 8081}, {name: https, port: 443, targetPort: 8443}]
 ---
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: backend, labels: {app: backend}}
-spec:
-  selector: {matchLabels: {app: backend}}
-  template:
-    metadata: {labels: {app: backend}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers:
-      - name: app
-        image: PROBE
-        imagePullPolicy: IfNotPresent
+` + probeDeployment("backend", `
         args: [-listen, ":5100", -grpc, ":5200", -name, backend]
-        readinessProbe: {httpGet: {path: /self, port: 5100}, periodSeconds: 1}
-        securityContext: RESTRICTED
+        readinessProbe: {httpGet: {path: /self, port: 5100}, periodSeconds: 1}`) + `
 ---
 apiVersion: v1
 kind: Service
@@ -109,25 +96,10 @@ spec:
   selector: {app: backend}
   ports: [{name: http, port: 5100}, {name: grpc, port: 5200}]
 ---
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: worker, labels: {app: worker}}
-spec:
-  replicas: 1
-  selector: {matchLabels: {app: worker}}
-  template:
-    metadata: {labels: {app: worker}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers:
-      - name: app
-        image: PROBE
-        imagePullPolicy: IfNotPresent
+` + probeDeployment("worker", `
         args: [-sleep]
         env: [{name: PGHOST, value: postgres}, {name: PGUSER, value: postgres}, {name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}]
-        envFrom: [{secretRef: {name: db}}]
-        securityContext: RESTRICTED
-`
+        envFrom: [{secretRef: {name: db}}]`)
 
 // serverTemplate is a Deployment of the image of servers and its Service.
 const serverTemplate = `
