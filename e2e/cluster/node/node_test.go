@@ -54,7 +54,7 @@ func TestWriteEtc(t *testing.T) {
 	for name, want := range map[string][]string{
 		"containerd.toml":        {`snapshotter = "overlayfs"`, `restrict_oom_score_adj = true`, `sandbox = "teleswap.dev/pause:1"`},
 		"kubelet.yaml":           {"cgroupRoot: /tsw-test\n", `clusterDNS: ["10.96.0.10"]`},
-		"cni/10-pods.conflist":   {`"subnet": "10.244.0.0/24"`, `"subnet": "fd00:10:244::/64"`, `"type": "settled"`},
+		"cni/10-pods.conflist":   {`"subnet": "10.244.0.0/24"`, `"subnet": "fd00:10:244:0::/64"`, `"type": "settled"`},
 		"addons/dns.yaml":        {"clusterIP: 10.96.0.10", "image: teleswap.dev/coredns:1", "kubernetes cluster.local "},
 		"kubelet.kubeconfig":     {"server: https://192.168.56.2:6443"},
 		"kube-proxy.kubeconfig":  {"certificate-authority-data: "},
