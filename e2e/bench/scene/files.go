@@ -52,8 +52,8 @@ func (s *Scene) fileJobs(pod string) []job {
 	exec := s.Kubectl + " exec -i -n " + s.Namespace + " " + pod + " -c " + filesContainer + " -- /probe files --path " + VolumePath + " "
 	local := s.Laptop.Dir + "/big"
 	jobs := []job{
-		{name: "writing 100 MiB, with fsync", line: in + "write", other: exec + "receive < " + local, atMost: 1.25},
-		{name: "reading 100 MiB, cold", line: in + "read", other: exec + "send > " + local + ".back", atMost: 1.25},
+		{name: "writing 100 MiB, with fsync", line: in + "write", other: exec + "receive < " + local, atMost: 1.5},
+		{name: "reading 100 MiB, cold", line: in + "read", other: exec + "send > " + local + ".back", atMost: 1.5},
 		{name: "1,000 random reads of 4 KiB", line: in + "random", other: exec + "random"},
 		{name: "listing 10,000 files, with attributes", line: in + "list", other: exec + "list"},
 		{name: "a look at each of 10,000 files in 100 folders", line: in + "walk", other: exec + "walk"},
