@@ -33,7 +33,7 @@ func TestWork(t *testing.T) {
 	if err := r.Markdown(&b); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"| compile | 10.0", "2.00", "no npm", "by kubectl exec, ms", "| look    | 7.00"} {
+	for _, want := range []string{"| compile | 10.0", "2.00", "no npm", "by kubectl exec, ms", "| look | 7.00"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("%q is not in\n%s", want, &b)
 		}
