@@ -28,14 +28,16 @@ release: ## dist/: an archive for each system, and the manifest for krew
 test: unit lint e2e ## everything: unit tests, lint, e2e, all with -race (without root the e2e part is skipped, aloud)
 
 .PHONY: unit
-unit: ## unit tests with -race, of the product and of the embedded cluster
+unit: ## unit tests with -race, of the product and of the modules beside it
 	go test -race $$(go list ./... | grep -v '/e2e$$')
 	cd e2e/cluster && go test -race -short ./...
+	cd e2e/quic && go test -race ./...
 
 .PHONY: lint
 lint: $(GOLANGCI) ## golangci-lint, pinned, with the arrows of docs/architecture.md
 	$(GOLANGCI) run ./...
 	cd e2e/cluster && $(GOLANGCI) run --config ../../.golangci.yml ./...
+	cd e2e/quic && $(GOLANGCI) run --config ../../.golangci.yml ./...
 
 $(GOLANGCI):
 	@echo "building golangci-lint $(GOLANGCI_VERSION) (once)"

@@ -16,9 +16,9 @@
 //
 //	TELESWAP_E2E_KUBECONFIG=$HOME/.kube/config TELESWAP_E2E_IMAGES=registry.example/teleswap go test ./e2e
 //
-// The cluster must find the images agent, probe, service-a, service-b, servers and controller, tag e2e, under
+// The cluster must find the images agent, probe, service-a, service-b, servers, controller and quic, tag e2e, under
 // that prefix: static builds of ./cmd/teleswap-agent, ./e2e/probe,
-// ./examples/greet/service-a and service-b, as entrypoints of scratch images; and slow-agent, with
+// ./examples/greet/service-a and service-b, e2e/quic (a module of its own), as entrypoints of scratch images; and slow-agent, with
 // both agent and probe in it and the entrypoint `/probe -wait 2s /teleswap-agent`; servers is of Debian's packages
 // (scene/extra.go has the list). Tests that need
 // the laptop to be a machine of its own are skipped there.

@@ -197,33 +197,34 @@ func TestFidelityEnvFlags(t *testing.T) {
 
 // TestFidelityEnvTooLong gives a file with variables that the kernel gives to no process.
 func TestFidelityEnvTooLong(t *testing.T) {
-	w := newWorld(t)
-	c := envWorld(w)
-	fits, long := strings.Repeat("x", 128<<10-len("FITS=")-1), strings.Repeat("y", 128<<10-len("LONG=")+1)
-	file := w.File("long.env", "FITS="+fits+"\nLONG="+long+"\n")
-	run := w.Teleswap(append([]string{"swap", "web", "--env-file", file, "--"}, probe(w)...)...)
-	run.WaitSwapped()
-	far := c.Far("http://web")
-	far.WaitLocal("local")
-	local := variables(t, far.Env())
-	if _, there := local["LONG"]; there || local["FITS"] != fits {
-		t.Errorf("LONG is there: %v; FITS has %d bytes, want %d", there, len(local["FITS"]), len(fits))
-	}
-	contains(t, "standard error", run.Stderr(), "! the process does not get LONG: the kernel takes 128 KiB of a variable")
-	far.Exit(0)
-	run.WaitEnd(0)
-	// And the whole: nothing of it may start, and nothing is left behind.
-	var lines []string
-	for i := range 30 {
-		lines = append(lines, "V"+string(rune('a'+i%26))+strings.Repeat("_", i/26)+"="+fits)
-	}
-	file = w.File("whole.env", strings.Join(lines, "\n"))
-	run = w.Start(scene.How{Wrap: []string{"prlimit", "--stack=8388608", "--"}},
-		append([]string{w.Lab.Bin.Teleswap, "swap", "web", "--env-file", file, "--"}, probe(w)...)...)
-	run.WaitEnd(1)
-	contains(t, "standard error", run.Stderr(), "the kernel takes", "--env-exclude", "(127 KiB)")
-	if slices.ContainsFunc(strings.Fields(run.Stderr()), func(f string) bool { return strings.Contains(f, "xxxx") }) {
-		t.Error("a value is on standard error")
-	}
-	w.WaitUnchanged()
+	asBoth(t, func(t *testing.T, w *scene.World) {
+		c := envWorld(w)
+		fits, long := strings.Repeat("x", 128<<10-len("FITS=")-1), strings.Repeat("y", 128<<10-len("LONG=")+1)
+		file := w.File("long.env", "FITS="+fits+"\nLONG="+long+"\n")
+		run := w.Teleswap(append([]string{"swap", "web", "--env-file", file, "--"}, probe(w)...)...)
+		run.WaitSwapped()
+		far := c.Far("http://web")
+		far.WaitLocal("local")
+		local := variables(t, far.Env())
+		if _, there := local["LONG"]; there || local["FITS"] != fits {
+			t.Errorf("LONG is there: %v; FITS has %d bytes, want %d", there, len(local["FITS"]), len(fits))
+		}
+		contains(t, "standard error", run.Stderr(), "! the process does not get LONG: the kernel takes 128 KiB of a variable")
+		far.Exit(0)
+		run.WaitEnd(0)
+		// And the whole: nothing of it may start, and nothing is left behind.
+		var lines []string
+		for i := range 30 {
+			lines = append(lines, "V"+string(rune('a'+i%26))+strings.Repeat("_", i/26)+"="+fits)
+		}
+		file = w.File("whole.env", strings.Join(lines, "\n"))
+		run = w.Start(scene.How{Wrap: []string{"prlimit", "--stack=8388608", "--"}},
+			append([]string{w.Lab.Bin.Teleswap, "swap", "web", "--env-file", file, "--"}, probe(w)...)...)
+		run.WaitEnd(1)
+		contains(t, "standard error", run.Stderr(), "the kernel takes", "--env-exclude", "(127 KiB)")
+		if slices.ContainsFunc(strings.Fields(run.Stderr()), func(f string) bool { return strings.Contains(f, "xxxx") }) {
+			t.Error("a value is on standard error")
+		}
+		w.WaitUnchanged()
+	})
 }

@@ -2,8 +2,12 @@ package e2e
 
 import (
 	"io"
+	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -98,6 +102,66 @@ func TestFidelityLogsKeptHome(t *testing.T) {
 	})
 }
 
+// TestFidelityLogsSlowWay stops the agent while the process writes 10 MiB: the process does not wait, whoever reads its output
+// lacks nothing, and the pod's log says how much it lacks.
+func TestFidelityLogsSlowWay(t *testing.T) {
+	asBoth(t, func(t *testing.T, w *scene.World) {
+		w.Apply(webScene)
+		c := w.NewClient()
+		w.WaitAvailable()
+		w.Freeze()
+		const lines = 160_000
+		filler := strings.Repeat("x", 55)
+		gate := filepath.Join(w.Home, "gate")
+		script := `gate=$1; shift; "$@" & while [ ! -e "$gate" ]; do sleep 0.05; done; seq -f 'line %06.0f ` + filler + `' ` + strconv.Itoa(lines) + `; echo all written; wait`
+		run := w.Teleswap(append([]string{"swap", "web", "--", "/bin/sh", "-c", script, "sh", gate}, probe(w)...)...)
+		run.WaitSwapped()
+		far := c.Far("http://web")
+		far.WaitLocal("local")
+		waitPodLog(w, "listening on [::]:8080")
+		agent := w.PodProcess(w.Pods(scene.SessionLabel)[0].Name, "teleswap-agent")
+		if err := syscall.Kill(agent, syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = syscall.Kill(agent, syscall.SIGCONT) }()
+		w.File("gate", "")
+		run.WaitStdout("^all written$")
+		if !w.Stopped(agent) {
+			t.Fatal("the agent is not stopped: the test proves nothing")
+		}
+		written := regexp.MustCompile(`(?m)^line \d{6} `+filler+`$`).FindAllString(run.Stdout(), -1)
+		if len(written) != lines || !slices.IsSorted(written) || len(run.Stdout()) < 10_000_000 {
+			t.Errorf("standard output has %d lines in %d bytes, want %d, in order", len(written), len(run.Stdout()), lines)
+		}
+		if err := syscall.Kill(agent, syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		c.Body("http://web/print?text=afterwards")
+		waitPodLog(w, "afterwards")
+		checkGap(t, podLog(w), filler, lines)
+		far.Exit(0)
+		run.WaitEnd(0)
+	})
+}
+
+// checkGap wants each line to be in the log, or counted among those that are missing.
+func checkGap(t *testing.T, log, filler string, lines int) {
+	t.Helper()
+	kept := len(regexp.MustCompile(`(?m)^line \d{6} `+filler+`$`).FindAllString(log, -1))
+	missing := 0
+	for _, gap := range regexp.MustCompile(`(?m)^teleswap: (\d+) lines? missing here: the way to the pod was too slow$`).FindAllStringSubmatch(log, -1) {
+		n, err := strconv.Atoi(gap[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		missing += n
+	}
+	t.Logf("the pod's log has %d lines, and says that %d are missing", kept, missing)
+	if kept == 0 || missing == 0 || kept+missing != lines {
+		t.Errorf("the pod's log has %d lines and says that %d are missing, want %d together", kept, missing, lines)
+	}
+}
+
 // atShell starts a swap of the worker scene from an interactive shell on a terminal, as people do. The process reads lines and
 // answers them.
 func atShell(t *testing.T, w *scene.World) (*terminal, *scene.Run) {
@@ -188,11 +252,12 @@ func TestFidelityLogsTerminal(t *testing.T) {
 
 // TestFidelityLogsTerminalEOF ends the input by Ctrl-D.
 func TestFidelityLogsTerminalEOF(t *testing.T) {
-	w := newWorld(t)
-	tty, run := atShell(t, w)
-	tty.enter(t, "\x04")
-	tty.waitFor(w, "end of input\r\n")
-	tty.waitFor(w, "status=0")
-	tty.enter(t, "exit 0\n")
-	run.WaitEnd(0)
+	asBoth(t, func(t *testing.T, w *scene.World) {
+		tty, run := atShell(t, w)
+		tty.enter(t, "\x04")
+		tty.waitFor(w, "end of input\r\n")
+		tty.waitFor(w, "status=0")
+		tty.enter(t, "exit 0\n")
+		run.WaitEnd(0)
+	})
 }

@@ -63,10 +63,15 @@ func (l *Lab) build(ctx context.Context) error {
 
 // goBuild builds packages of the module into the folder; with cgo only for the race detector.
 func (l *Lab) goBuild(ctx context.Context, bin, ldflags string, args ...string) error {
+	return l.goBuildIn(ctx, l.Root, bin, ldflags, args...)
+}
+
+// goBuildIn is goBuild for the module that dir is of.
+func (l *Lab) goBuildIn(ctx context.Context, dir, bin, ldflags string, args ...string) error {
 	ldflags = strings.TrimSpace("-X main.version=" + Version + " " + ldflags)
 	flags := []string{"build", "-trimpath", "-ldflags", ldflags, "-o", bin + "/"}
 	cmd := exec.CommandContext(ctx, "go", append(flags, args...)...)
-	cmd.Dir = l.Root
+	cmd.Dir = dir
 	cgo := "CGO_ENABLED=0"
 	if slices.Contains(args, "-race") {
 		cgo = "CGO_ENABLED=1"

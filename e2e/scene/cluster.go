@@ -54,7 +54,7 @@ func (l *Lab) readClusterStatus(ctx context.Context) error {
 	if s.State != "up" || s.Kubeconfig == "" || s.KubeconfigLaptop == "" || s.LaptopNetworkNamespace == "" {
 		return fmt.Errorf("the cluster is not up, or does not say all: %s", out)
 	}
-	l.kubeconfig, l.laptopKubeconfig = s.Kubeconfig, s.KubeconfigLaptop
+	l.kubeconfig, l.laptopKubeconfig, l.nodePID = s.Kubeconfig, s.KubeconfigLaptop, s.PID
 	l.Kubectl, l.Containerd = s.Kubectl, fmt.Sprintf("/proc/%d/root/run/containerd/containerd.sock", s.PID)
 	l.laptopNet = filepath.Join("/var/run/netns", s.LaptopNetworkNamespace)
 	return nil

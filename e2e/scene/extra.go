@@ -24,6 +24,7 @@ func extraImages() map[string]func(*Lab, context.Context) (string, error) {
 	return map[string]func(*Lab, context.Context) (string, error){
 		"SERVERS":    (*Lab).buildServers,
 		"CONTROLLER": (*Lab).buildController,
+		"QUIC":       (*Lab).buildQUIC,
 	}
 }
 
@@ -55,6 +56,17 @@ func (l *Lab) buildController(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return l.buildExtra(ctx, "controller", "--entrypoint", "/controller", "--file", program+":/controller:0755", "--user", "65532:65532")
+}
+
+// QUICProgram is the package of the HTTP/3 server and client, a module of its own.
+const QUICProgram = "./e2e/quic"
+
+func (l *Lab) buildQUIC(ctx context.Context) (string, error) {
+	program, err := l.program(ctx, QUICProgram)
+	if err != nil {
+		return "", err
+	}
+	return l.buildExtra(ctx, "quic", "--entrypoint", "/quic", "--file", program+":/quic:0755", "--user", "65532:65532")
 }
 
 // buildExtra writes an image and gives it to the cluster.
@@ -98,7 +110,7 @@ func (w *World) withExtras(text string) string {
 	return text
 }
 
-// Program is the path of a static build of one of the repository's Go packages.
+// Program is the path of a static build of one of the repository's Go packages; it may be a module of its own.
 func (w *World) Program(pkg string) string {
 	w.T.Helper()
 	w.Lab.extras.mu.Lock()
@@ -113,8 +125,11 @@ func (l *Lab) program(ctx context.Context, pkg string) (string, error) {
 	if path := l.extras.programs[pkg]; path != "" {
 		return path, nil
 	}
-	bin := filepath.Join(l.Dir, "bin")
-	if err := l.goBuild(ctx, bin, "", pkg); err != nil {
+	bin, dir, what := filepath.Join(l.Dir, "bin"), l.Root, pkg
+	if _, err := os.Stat(filepath.Join(l.Root, pkg, "go.mod")); err == nil {
+		dir, what = filepath.Join(l.Root, pkg), "."
+	}
+	if err := l.goBuildIn(ctx, dir, bin, "", what); err != nil {
 		return "", err
 	}
 	if l.extras.programs == nil {

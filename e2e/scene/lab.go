@@ -38,6 +38,7 @@ type Lab struct {
 	kubeconfig       string
 	laptopKubeconfig string
 	laptopNet        string // path of its network namespace; "" with a cluster of the user's own
+	nodePID          int    // process 1 of the embedded cluster's node
 	log              io.Writer
 	locked           *os.File // the lock of e2e runs
 	worlds           atomic.Int32
@@ -52,7 +53,7 @@ type Images struct{ Agent, SlowAgent, Probe, ServiceA, ServiceB string }
 const KubeconfigVariable = "TELESWAP_E2E_KUBECONFIG"
 
 // ImagesVariable is the prefix under which a cluster of the user's own finds the
-// images agent, slow-agent, probe, service-a, service-b, servers and controller (tag e2e).
+// images agent, slow-agent, probe, service-a, service-b, servers, controller and quic (tag e2e).
 const ImagesVariable = "TELESWAP_E2E_IMAGES"
 
 // Missing says why the tests cannot run here and what to do; "" when they can.

@@ -24,7 +24,7 @@ import (
 )
 
 // Apply makes the objects of a YAML text in the world's namespace. PROBE, SERVICE_A, SERVICE_B,
-// SERVERS and CONTROLLER in it stand for the images' references, NAMESPACE for the namespace.
+// SERVERS, CONTROLLER and QUIC in it stand for the images' references, NAMESPACE for the namespace.
 func (w *World) Apply(text string) {
 	w.T.Helper()
 	im := w.Lab.Images
