@@ -88,6 +88,7 @@ type agent struct {
 	view   *view
 
 	arrived atomic.Int64 // when the last connection came (Unix nanoseconds)
+	process atomic.Bool  // the local process has listened, and is not known to have ended
 }
 
 // Run is the agent's life: it serves until ctx ends (SIGTERM), announces the pod's end
@@ -220,7 +221,8 @@ const (
 	drainLook = 50 * time.Millisecond
 )
 
-// drain serves on until it is quiet and nothing is open, or the grace is over. Once it is
+// drain serves on until it is quiet, nothing is open and the local process has ended, or the grace is over: the process has the pod's
+// files and network until then, as in the pod. Once it is
 // quiet, idle connections are closed. Those that are never idle are told to end, see lastAnswer.
 func (a *agent) drain() {
 	a.log.Info("told to end: drain", "grace", a.cfg.Grace)
@@ -242,11 +244,11 @@ func (a *agent) drain() {
 			a.router.leaveIdle(now, idleSilence)
 		}
 		load := a.router.load()
-		if silent && load == 0 {
+		if silent && load == 0 && !a.process.Load() {
 			break
 		}
 		if now.Sub(begun) >= a.cfg.Grace {
-			a.log.Warn("the grace is over: end with connections open", "open", load, "what", a.router.describe(now))
+			a.log.Warn("the grace is over: end with connections open", "open", load, "what", a.router.describe(now), "process", a.process.Load())
 			break
 		}
 	}
@@ -259,14 +261,16 @@ type control struct{ a *agent }
 func (c control) SetReady(ready bool) error {
 	if ready {
 		c.a.router.become(serving, nil)
+		c.a.process.Store(true)
 	}
 	c.a.ready.set(ready)
 	c.a.log.Info("the local process", "listens", ready)
 	return nil
 }
 
-// Hold keeps arriving connections waiting.
+// Hold keeps arriving connections waiting: the local process has ended.
 func (c control) Hold() error {
+	c.a.process.Store(false)
 	if !c.a.router.hold() {
 		return nil // the original pods have them already
 	}
@@ -287,6 +291,9 @@ func (c control) HandOver(addrs []netip.Addr) error {
 // Laptop notes whether one is connected. While none is, connections wait for one to
 // come back, or for a hand-over, as long as they may.
 func (c control) Laptop(connected, goodbye bool) {
+	if !connected {
+		c.a.process.Store(false) // for all that is known
+	}
 	switch {
 	case connected:
 		c.a.log.Info("laptop connected")

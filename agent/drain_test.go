@@ -123,6 +123,57 @@ func TestDrainGraceIsABound(t *testing.T) {
 	}
 }
 
+// TestDrainWaitsForTheProcess: a process that flushes to a volume when it is told to end, or its preStop hook, needs the pod until it
+// has ended; or until nobody can know any more.
+func TestDrainWaitsForTheProcess(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(*testing.T, *tunnel.Client){
+		"ended": func(t *testing.T, c *tunnel.Client) {
+			if err := c.Hold(t.Context()); err != nil {
+				t.Error(err)
+			}
+		},
+		"laptop gone": func(t *testing.T, c *tunnel.Client) {
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := startPod(t, nil)
+			c := p.connect(t)
+			if err := c.SetReady(t.Context(), true); err != nil {
+				t.Fatal(err)
+			}
+			p.stop()
+			for e := range c.Events() {
+				if e == (tunnel.Quiet{}) {
+					break
+				}
+			}
+			select {
+			case err := <-p.done:
+				t.Fatalf("ended before the process: %v", err)
+			case <-time.After(10 * drainLook):
+			}
+			if _, err := c.PodView(t.Context()); err != nil {
+				t.Errorf("while the process ends: %v", err)
+			}
+			end(t, c)
+			select {
+			case err := <-p.done:
+				if err != nil {
+					t.Error(err)
+				}
+				p.done <- nil
+			case <-time.After(8 * time.Second): // well below the grace
+				t.Error("does not end although the process has")
+			}
+		})
+	}
+}
+
 // TestDrainLeavesWhoDoesNotFollow: a process that ignores the end of an idle connection, or is gone without a word,
 // kept the agent for its whole grace.
 func TestDrainLeavesWhoDoesNotFollow(t *testing.T) {
