@@ -33,7 +33,7 @@ spec:
         args: [-listen, ":8080", -name, original]
         readinessProbe: {httpGet: {path: /self, port: 8080}, periodSeconds: 1}
         securityContext: {readOnlyRootFilesystem: true, capabilities: {add: [NET_RAW]}}
-        resources: {limits: {cpu: 750m, memory: 256Mi}}
+        resources: {requests: {cpu: 10m, memory: 16Mi}, limits: {cpu: 750m, memory: 256Mi}}
         lifecycle: {preStop: {sleep: {seconds: 1}}}
         volumeMounts:
         - {name: own, mountPath: /own}

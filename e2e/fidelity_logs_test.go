@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"io"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -113,7 +114,7 @@ func TestFidelityLogsSlowWay(t *testing.T) {
 		const lines = 160_000
 		filler := strings.Repeat("x", 55)
 		gate := filepath.Join(w.Home, "gate")
-		script := `gate=$1; shift; "$@" & while [ ! -e "$gate" ]; do sleep 0.05; done; seq -f 'line %06.0f ` + filler + `' ` + strconv.Itoa(lines) + `; echo all written; wait`
+		script := `gate=$1; shift; "$@" & while [ ! -e "$gate" ]; do sleep 0.05; done; seq -f 'line %06.0f ` + filler + `' ` + strconv.Itoa(lines) + `; : >"$gate.done"; wait`
 		run := w.Teleswap(append([]string{"swap", "web", "--", "/bin/sh", "-c", script, "sh", gate}, probe(w)...)...)
 		run.WaitSwapped()
 		far := c.Far("http://web")
@@ -125,22 +126,28 @@ func TestFidelityLogsSlowWay(t *testing.T) {
 		}
 		defer func() { _ = syscall.Kill(agent, syscall.SIGCONT) }()
 		w.File("gate", "")
-		run.WaitStdout("^all written$")
+		w.Eventually("all to be written", func() string {
+			if _, err := os.Stat(gate + ".done"); err != nil {
+				return err.Error()
+			}
+			return ""
+		})
 		if !w.Stopped(agent) {
 			t.Fatal("the agent is not stopped: the test proves nothing")
-		}
-		written := regexp.MustCompile(`(?m)^line \d{6} `+filler+`$`).FindAllString(run.Stdout(), -1)
-		if len(written) != lines || !slices.IsSorted(written) || len(run.Stdout()) < 10_000_000 {
-			t.Errorf("standard output has %d lines in %d bytes, want %d, in order", len(written), len(run.Stdout()), lines)
 		}
 		if err := syscall.Kill(agent, syscall.SIGCONT); err != nil {
 			t.Fatal(err)
 		}
+		far.WaitLocal("local") // the pod was not Ready while its agent was stopped
 		c.Body("http://web/print?text=afterwards")
 		waitPodLog(w, "afterwards")
 		checkGap(t, podLog(w), filler, lines)
 		far.Exit(0)
 		run.WaitEnd(0)
+		written := regexp.MustCompile(`(?m)^line \d{6} `+filler+`$`).FindAllString(run.Stdout(), -1)
+		if len(written) != lines || !slices.IsSorted(written) || len(run.Stdout()) < 10_000_000 {
+			t.Errorf("standard output has %d lines in %d bytes, want %d, in order", len(written), len(run.Stdout()), lines)
+		}
 	})
 }
 
