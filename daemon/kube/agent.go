@@ -90,7 +90,7 @@ func (c *Cluster) CreateAgent(ctx context.Context, t *Target, a Agent) error {
 		return nil // the name holds the session's id
 	case apierrors.IsForbidden(err) && !isExplained(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
 		return &PodStuckError{
-			Namespace: c.namespace, Owner: owner.String(), Reason: "refused", Message: err.Error(), Hint: refusalHint(err.Error()), Err: err,
+			Namespace: c.namespace, Owner: owner.String(), Reason: "refused", Message: err.Error(), Hint: refusalHint(err.Error(), t.Kind), Err: err,
 		}
 	}
 	return err

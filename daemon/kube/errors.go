@@ -164,11 +164,15 @@ type NoContainerError struct {
 	Near      []string
 	Names     []string // all containers
 	Init      bool     // the name is that of an init container
+	Sidecar   bool     // and of one that lives as long as the pod
 }
 
 func (e *NoContainerError) Error() string {
 	text := fmt.Sprintf("%s has no container %q", e.Target, e.Container)
-	if e.Init {
+	switch {
+	case e.Sidecar:
+		text = fmt.Sprintf("%q of %s is a native sidecar (an init container that is restarted always), which cannot be swapped: the pod's containers begin only after it", e.Container, e.Target)
+	case e.Init:
 		text = fmt.Sprintf("%q of %s is an init container, which cannot be swapped", e.Container, e.Target)
 	}
 	if len(e.Near) > 0 {

@@ -38,6 +38,8 @@ type Mark struct {
 	Parked map[string]string `json:"parked,omitempty"`
 	// Suspended: the Job or CronJob was suspended before the swap.
 	Suspended bool `json:"suspended,omitempty"`
+	// ScaleFirst: the originals went before the agent came, and come after it has gone.
+	ScaleFirst bool `json:"scaleFirst,omitempty"`
 }
 
 // Who is user@host.

@@ -3,6 +3,7 @@ package kube
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -34,7 +35,7 @@ func judgeNoPod(d *appsv1.Deployment) verdict {
 		for _, final := range []string{"is forbidden", "is invalid", "denied the request"} {
 			if strings.Contains(condition.Message, final) {
 				return verdict{err: &PodStuckError{
-					Namespace: d.Namespace, Owner: Object{Name: d.Name}.String(), Reason: condition.Reason, Message: condition.Message, Hint: refusalHint(condition.Message),
+					Namespace: d.Namespace, Owner: Object{Name: d.Name}.String(), Reason: condition.Reason, Message: condition.Message, Hint: refusalHint(condition.Message, Deployment),
 				}}
 			}
 		}
@@ -43,15 +44,28 @@ func judgeNoPod(d *appsv1.Deployment) verdict {
 	return verdict{}
 }
 
-func refusalHint(message string) string {
+func refusalHint(message string, kind Kind) string {
 	switch {
-	case strings.Contains(message, "exceeded quota"):
+	case strings.Contains(message, overQuota) && kind.parks():
+		return "the agent's pod runs beside the target's, with the same resources: ask for more quota"
+	case strings.Contains(message, overQuota) && kind.runsOnce():
+		return "the agent's pod needs as much as the target's: ask for more quota"
+	case strings.Contains(message, overQuota):
 		return "the agent's pod runs beside the target's for a moment, with the same resources: ask for more quota, or let the original go first by --order scale-first"
 	case strings.Contains(message, "violates PodSecurity"):
 		return "the agent's pod has the security context of the target's; set on the target what the namespace asks for"
 	}
 	return "the cluster's admission does not let the agent's pod in; ask who runs it"
 }
+
+// IsOverQuota reports an agent's pod that was refused because a ResourceQuota has no room for it.
+func IsOverQuota(err error) bool {
+	var stuck *PodStuckError
+	return errors.As(err, &stuck) && strings.Contains(stuck.Message, overQuota)
+}
+
+// overQuota is how the API server's admission words it (apiserver/pkg/admission/plugin/resourcequota).
+const overQuota = "exceeded quota"
 
 // judgePod tells a pod that is on its way from one that is stuck.
 func judgePod(pod *corev1.Pod, owner, agent string, events map[types.UID]*corev1.Event) verdict {

@@ -254,7 +254,8 @@ func chooseContainer(o Object, template *corev1.PodTemplateSpec, wanted string) 
 		}
 		return "", &NoContainerError{
 			Target: o.String(), Container: wanted, Names: names, Near: nearest(wanted, names),
-			Init: slices.Contains(containerNames(template.Spec.InitContainers), wanted),
+			Init:    slices.Contains(containerNames(template.Spec.InitContainers), wanted),
+			Sidecar: slices.Contains(containerNames(podContainers(template.Spec)), wanted), // no main one, see above
 		}
 	}
 	if len(names) == 1 {

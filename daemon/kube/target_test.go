@@ -44,7 +44,9 @@ func marked(d *appsv1.Deployment) {
 func TestResolveRefuses(t *testing.T) {
 	twoContainers := func(d *appsv1.Deployment) {
 		d.Spec.Template.Spec.Containers = append(d.Spec.Template.Spec.Containers, containerOf("proxy"))
-		d.Spec.Template.Spec.InitContainers = []corev1.Container{containerOf("migrate")}
+		d.Spec.Template.Spec.InitContainers = []corev1.Container{containerOf("migrate"), containerOf("mesh")}
+		always := corev1.ContainerRestartPolicyAlways
+		d.Spec.Template.Spec.InitContainers[1].RestartPolicy = &always
 	}
 	hostNetwork := func(d *appsv1.Deployment) { d.Spec.Template.Spec.HostNetwork = true }
 	windows := func(d *appsv1.Deployment) { d.Spec.Template.Spec.OS = &corev1.PodOS{Name: corev1.Windows} }
@@ -66,6 +68,7 @@ func TestResolveRefuses(t *testing.T) {
 		{"another kind", Ref{Name: "web", Kind: "sts"}, nil, new(*NotFoundError), []string{`statefulset "web" not found`, "deployment/web"}},
 		{"unknown container", Ref{Name: "web", Container: "appp"}, []func(*appsv1.Deployment){twoContainers}, new(*NoContainerError), []string{`no container "appp"`, "did you mean app?", "app, proxy"}},
 		{"init container", Ref{Name: "web", Container: "migrate"}, []func(*appsv1.Deployment){twoContainers}, new(*NoContainerError), []string{"is an init container"}},
+		{"native sidecar", Ref{Name: "web", Container: "mesh"}, []func(*appsv1.Deployment){twoContainers}, new(*NoContainerError), []string{`"mesh"`, "is a native sidecar", "its containers: app, proxy"}},
 		{"several containers", Ref{Name: "web"}, []func(*appsv1.Deployment){twoContainers}, new(*SeveralContainersError), []string{"app, proxy", "deployment/web:app"}},
 		{"swapped", Ref{Name: "web"}, []func(*appsv1.Deployment){marked, idle}, new(*AlreadySwappedError), []string{"jane@laptop", "k3f9qz", "2026-02-0", "teleswap leave k3f9qz", "teleswap restore deployment/web --namespace shop"}},
 		{"unreadable mark", Ref{Name: "web"}, []func(*appsv1.Deployment){badMark}, new(*UnsupportedError), []string{"cannot be read", "kubectl annotate deployment/web teleswap.dev/session- --namespace=shop"}},

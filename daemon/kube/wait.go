@@ -181,6 +181,40 @@ func (c *Cluster) WaitAvailable(ctx context.Context, o Object, n int32, notify N
 	return ready, nil
 }
 
+// WaitGone waits until the last pod of the target itself is gone, not only on its way: until
+// what its pods held is free (volumes, ports of nodes, a quota's share). ctx bounds it. Pods that have
+// ended hold nothing; those of a CronJob are runs that go on.
+func (c *Cluster) WaitGone(ctx context.Context, o Object, notify Notify) error {
+	if o.Kind == CronJob {
+		return nil
+	}
+	var first *workload
+	err := c.insist(ctx, "read "+o.String(), func(ctx context.Context) (err error) {
+		first, err = c.fetch(ctx, o)
+		return err
+	})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil
+	case err != nil:
+		return err
+	}
+	pods := c.podsLabelled(selectorText(first.selector))
+	judge := func() verdict {
+		var left []string
+		for _, pod := range pods.items {
+			if pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed {
+				left = append(left, pod.Name)
+			}
+		}
+		if len(left) == 0 {
+			return verdict{done: pods.synced}
+		}
+		return verdict{note: "still there: pod " + slices.Min(left)}
+	}
+	return c.wait(ctx, "wait for the end of the pods of "+o.String(), notify, judge, pods)
+}
+
 // readyAddrs are the addresses of the pods that are Ready, sorted.
 func readyAddrs(pods map[types.UID]*corev1.Pod) []netip.Addr {
 	var addrs []netip.Addr

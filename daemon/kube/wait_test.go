@@ -270,6 +270,43 @@ func TestWaitAvailable(t *testing.T) {
 	})
 }
 
+// TestWaitGone follows an original's pod to its very end.
+func TestWaitGone(t *testing.T) {
+	labels := map[string]string{"app": "web"}
+	going := podOf("web-0", labels, ready, func(p *corev1.Pod) {
+		p.Finalizers = []string{"x"}
+		p.DeletionTimestamp = &metav1.Time{Time: time.Unix(1e9, 0)}
+	})
+	over := podOf("web-1", labels, func(p *corev1.Pod) { p.UID, p.Status.Phase = "over", corev1.PodSucceeded })
+	agent := podOf("agent-1", agentLabels, ready, withIP("10.0.0.9"))
+	agent.UID = "agent"
+	client := fake.NewClientset(deploymentOf("web"), going, over, agent)
+	stands := watched(client, "pods")
+	c := onFake(client)
+	gone := make(chan error, 1)
+	var notes []string
+	go func() {
+		gone <- c.WaitGone(t.Context(), Object{Name: "web"}, func(note string) { notes = append(notes, note) })
+	}()
+	<-stands
+	select {
+	case err := <-gone:
+		t.Fatalf("gone, but a pod is still on its way: %v", err)
+	default:
+	}
+	if err := client.Tracker().Delete(schema.GroupVersionResource{Version: "v1", Resource: "pods"}, "shop", "web-0"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-gone; err != nil || !slices.Equal(notes, []string{"still there: pod web-0"}) {
+		t.Errorf("got %v, notes %q", err, notes)
+	}
+	for _, o := range []Object{{Name: "nobody"}, {Kind: CronJob, Name: "work"}} {
+		if err := c.WaitGone(t.Context(), o, nil); err != nil {
+			t.Errorf("%s: %v", o, err)
+		}
+	}
+}
+
 func TestWaitEndpoints(t *testing.T) {
 	slice := func(service string, isReady bool) *discoveryv1.EndpointSlice {
 		return &discoveryv1.EndpointSlice{

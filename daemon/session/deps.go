@@ -56,6 +56,7 @@ type Waiter interface {
 	WaitAgentReady(ctx context.Context, name string, notify kube.Notify) (kube.AgentPod, error)
 	WaitEndpoints(ctx context.Context, services []string, pod kube.AgentPod) error
 	WaitAvailable(ctx context.Context, o kube.Object, n int32, notify kube.Notify) ([]netip.Addr, error)
+	WaitGone(ctx context.Context, o kube.Object, notify kube.Notify) error
 	Serving(ctx context.Context, sh kube.Shift) (int32, error)
 }
 

@@ -65,6 +65,8 @@ type world struct {
 	agents   map[string]bool
 	secrets  map[string]bool
 	log      []string
+	// scaleFirst is what the marks say.
+	scaleFirst bool
 }
 
 func newWorld() *world {
@@ -160,7 +162,7 @@ func (c *fakeCluster) ListMarked(context.Context, bool) ([]kube.Marked, error) {
 	var all []kube.Marked
 	for target, id := range c.marks {
 		all = append(all, kube.Marked{Namespace: "default", Kind: kube.Deployment, Name: target, Mark: kube.Mark{
-			ID: id, User: "other", Host: "elsewhere", Replicas: 2, Agent: kube.AgentName(target, id),
+			ID: id, User: "other", Host: "elsewhere", Replicas: 2, Agent: kube.AgentName(target, id), ScaleFirst: c.scaleFirst,
 		}})
 	}
 	return all, nil
@@ -204,6 +206,16 @@ func (c *fakeCluster) Unshift(_ context.Context, sh kube.Shift, _ string) (bool,
 			c.replicas = sh.Replicas
 		}
 	})
+}
+
+func (c *fakeCluster) WaitGone(context.Context, kube.Object, kube.Notify) error {
+	if err := c.gate.pass(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.note("WaitGone")
+	return nil
 }
 
 func (c *fakeCluster) Serving(context.Context, kube.Shift) (int32, error) { return 0, c.gate.pass() }

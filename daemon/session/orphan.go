@@ -128,14 +128,17 @@ func (m *Manager) recordOf(conn json.RawMessage, cluster Cluster, mk kube.Marked
 	}
 	o := mk.Object()
 	// The mark does not say how many pods were available, so wait for one.
-	for _, u := range []struct {
+	type step struct {
 		name string
 		data any
-	}{
-		{undoMark, markUndo{Kind: o.Kind, Name: o.Name}},
-		{undoAgent, agentUndo{Name: mk.Mark.Agent, Kind: o.Kind, Target: o.Name, Pod: o.Pod}},
-		{undoShift, shiftUndo{Shift: mk.Mark.Shift(o), Agent: mk.Mark.Agent, Available: min(1, mk.Mark.Replicas)}},
-	} {
+	}
+	agent := step{undoAgent, agentUndo{Name: mk.Mark.Agent, Kind: o.Kind, Target: o.Name, Pod: o.Pod}}
+	shift := step{undoShift, shiftUndo{Shift: mk.Mark.Shift(o), Agent: mk.Mark.Agent, Available: min(1, mk.Mark.Replicas)}}
+	steps := []step{{undoMark, markUndo{Kind: o.Kind, Name: o.Name}}, agent, shift}
+	if mk.Mark.ScaleFirst {
+		steps[1], steps[2] = shift, agent
+	}
+	for _, u := range steps {
 		st, err := undoStep(u.name, u.data)
 		if err != nil {
 			return nil, err

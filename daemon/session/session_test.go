@@ -479,10 +479,75 @@ func TestScaleFirstOrder(t *testing.T) {
 		<-c.over
 		l.world.untouched(t)
 		history := strings.Join(l.world.log, ", ")
-		for _, want := range []string{"Mark, Shift, CreateSecret, CreateAgent", "DeleteAgent, DeleteSecret, Unshift, WaitAvailable", "Unmark"} {
+		for _, want := range []string{"Mark, Shift, WaitGone, CreateSecret, CreateAgent", "DeleteAgent, DeleteSecret, Unshift, WaitAvailable", "Unmark"} {
 			if !strings.Contains(history, want) {
 				t.Errorf("history %s\nwant in it %s", history, want)
 			}
+		}
+	})
+}
+
+// TestScaleFirstQuota has a quota whose count lags behind the originals' end: the agent is tried again,
+// for a while. Where the original stays beside it, there is nothing to wait for.
+func TestScaleFirstQuota(t *testing.T) {
+	for _, tc := range []struct {
+		name       string
+		scaleFirst bool
+		refusals   int
+		want       int // tries
+		fails      bool
+	}{
+		{"room a moment later", true, 3, 4, false},
+		{"no room", true, 1000, int(quotaPatience/quotaEvery) + 2, true},
+		{"beside the original", false, 1, 1, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLab(t)
+				tries := 0
+				p := l.process(0)
+				p.cluster.fail = map[string]func() error{"WaitAgentRunning": func() error {
+					if tries++; tries > tc.refusals {
+						return nil
+					}
+					return &kube.PodStuckError{Message: "forbidden: exceeded quota: tight"}
+				}}
+				s, events, err := p.Swap(t.Context(), Request{Ref: kube.Ref{Name: "web", ScaleFirst: tc.scaleFirst}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				c := &collector{session: s, active: make(chan struct{}), over: make(chan struct{})}
+				go c.collect(events)
+				select {
+				case <-c.active:
+					s.Leave("teleswap leave", false)
+				case <-c.over:
+				}
+				<-c.over
+				l.world.untouched(t)
+				if err := s.Outcome().Err; tries != tc.want || (err != nil) != tc.fails || tc.fails && !kube.IsOverQuota(err) {
+					t.Errorf("%d tries, ended with %v; want %d, an error %t", tries, err, tc.want, tc.fails)
+				}
+			})
+		})
+	}
+}
+
+// TestMarkedScaleFirst restores by the mark alone, in the order in which both never stand
+// beside each other.
+func TestMarkedScaleFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t)
+		l.world.replicas, l.world.marks["web"], l.world.agents["web-teleswap-k3f9qz"] = 0, "k3f9qz", true
+		l.world.scaleFirst = true
+		restoring, _, err := l.process(0).Restore(t.Context(), RestoreRequest{Selector: "web"})
+		if err != nil || len(restoring) != 1 {
+			t.Fatalf("restoring %d: %v", len(restoring), err)
+		}
+		<-restoring[0].Done()
+		l.world.untouched(t)
+		if history := strings.Join(l.world.log, ", "); !strings.Contains(history, "DeleteAgent, DeleteSecret, Unshift, WaitAvailable, Unmark") {
+			t.Errorf("history %s", history)
 		}
 	})
 }

@@ -214,7 +214,7 @@ func (s *Session) mark(ctx context.Context, sw *swap) (string, error) {
 	}
 	sw.mark, err = sw.cluster.Mark(ctx, sw.target, kube.Mark{
 		ID: s.id, User: s.cfg.User, Host: s.cfg.Host, Since: s.cfg.Now().UTC().Truncate(time.Second),
-		Replicas: sw.target.Replicas, Agent: agent,
+		Replicas: sw.target.Replicas, Agent: agent, ScaleFirst: sw.target.ScaleFirst,
 	})
 	if err != nil {
 		return "", err
@@ -244,17 +244,39 @@ func (s *Session) standUp(ctx context.Context, sw *swap) (string, error) {
 	if err := sw.cluster.CreateSecret(ctx, sw.target, sw.agent); err != nil {
 		return "", err
 	}
-	if err := sw.cluster.CreateAgent(ctx, sw.target, sw.agent); err != nil {
-		return "", err
-	}
-	sw.pod, err = sw.cluster.WaitAgentRunning(ctx, sw.agent.Name, s.notify())
-	if err != nil {
+	if sw.pod, err = s.admitAgent(ctx, sw); err != nil {
 		return "", err
 	}
 	s.mu.Lock()
 	s.agentPod = sw.pod.Name
 	s.mu.Unlock()
 	return "pod " + sw.pod.Name, nil
+}
+
+const (
+	// quotaEvery and quotaPatience are for an agent whose originals have gone: the cluster
+	// counts a moment later what that has freed of a quota.
+	quotaEvery    = 500 * time.Millisecond
+	quotaPatience = 20 * time.Second
+)
+
+// admitAgent makes the agent and waits until it runs.
+func (s *Session) admitAgent(ctx context.Context, sw *swap) (pod kube.AgentPod, err error) {
+	over := s.cfg.Now().Add(quotaPatience)
+	for {
+		err = sw.cluster.CreateAgent(ctx, sw.target, sw.agent)
+		if err == nil {
+			pod, err = sw.cluster.WaitAgentRunning(ctx, sw.agent.Name, s.notify())
+		}
+		if !sw.target.ScaleFirst || !kube.IsOverQuota(err) || s.cfg.Now().After(over) {
+			return pod, err
+		}
+		select {
+		case <-time.After(quotaEvery):
+		case <-ctx.Done():
+			return pod, context.Cause(ctx)
+		}
+	}
 }
 
 // notify passes on what is being waited for.
@@ -371,7 +393,20 @@ func (s *Session) shift(ctx context.Context, sw *swap) (string, error) {
 		return "", err
 	}
 	s.awaitShifted(ctx, sw, shift)
+	if sw.target.ScaleFirst {
+		s.awaitGone(ctx, sw)
+	}
 	return shift.String(), nil
+}
+
+// awaitGone waits until the originals have let go of what the agent's pod needs. Those that
+// take longer than they may are not waited for: the agent's pod then waits itself.
+func (s *Session) awaitGone(ctx context.Context, sw *swap) {
+	ctx, cancel := context.WithTimeout(ctx, sw.target.Grace()+gonePatience)
+	defer cancel()
+	if err := sw.cluster.WaitGone(ctx, sw.target.Object(), nil); err != nil {
+		s.log.Info("the originals are still there", "error", err)
+	}
 }
 
 const (
@@ -380,6 +415,8 @@ const (
 	shiftEvery = 50 * time.Millisecond
 	// shiftPatience bounds the wait: that the API server took the scale is enough.
 	shiftPatience = 3 * time.Second
+	// gonePatience is what the kubelet may take beyond a pod's grace period.
+	gonePatience = 15 * time.Second
 )
 
 // awaitShifted waits until none of the originals counts as ready, so that "swapped" is
