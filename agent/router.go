@@ -33,6 +33,10 @@ const (
 	retryPauseMax = 500 * time.Millisecond
 	// originalTimeout bounds the dial of an original pod, which answers or is gone.
 	originalTimeout = 2 * time.Second
+	// silentOriginals is how many rounds of dials a connection waits for where the original
+	// pods, which are Ready, do not answer at all: a NetworkPolicy keeps the target's pods from each
+	// other. The client's next connection goes to them without us.
+	silentOriginals = 2
 	// maxDescribed is how many open connections a log line tells of.
 	maxDescribed = 5
 )
@@ -212,6 +216,7 @@ var errPrivate = errors.New("the original pods have nothing at this port")
 // the process is only asked whether it still listens.
 func (r *router) place(ctx context.Context, conn *client) (net.Conn, error) {
 	var refused time.Time // first
+	silent := 0
 	for wait := retryPause; ; wait = min(2*wait, retryPauseMax) {
 		m, changed := r.state()
 		var err error
@@ -236,8 +241,13 @@ func (r *router) place(ctx context.Context, conn *client) (net.Conn, error) {
 			if original, err = r.dialOriginal(ctx, conn); err == nil {
 				return original, nil
 			}
+			if silence := net.Error(nil); errors.As(err, &silence) && silence.Timeout() {
+				silent++
+			}
 		}
 		switch {
+		case silent >= silentOriginals:
+			return nil, fmt.Errorf("%w (does a NetworkPolicy keep the target's pods from each other?)", err)
 		case !errors.Is(err, tunnel.ErrRefused):
 		case refused.IsZero():
 			refused = time.Now()

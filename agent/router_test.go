@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -263,6 +265,49 @@ func TestHeldTooLongIsReset(t *testing.T) {
 	}
 	if r.load() != 0 {
 		t.Errorf("%d still counted as open", r.load())
+	}
+}
+
+// TestSilentOriginals has original pods that do not answer: nobody is kept waiting for them. One that
+// refuses is not up yet, and is tried again.
+func TestSilentOriginals(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		err   error
+		tries int
+		want  error
+	}{
+		{"silent", os.ErrDeadlineExceeded, silentOriginals, syscall.ECONNRESET},
+		{"refuses at first", syscall.ECONNREFUSED, 6, io.EOF},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newRouter(nil, slog.New(slog.DiscardHandler))
+			tries := 0
+			r.dial = func(context.Context, netip.AddrPort) (net.Conn, error) {
+				if tries++; tries < 6 {
+					return nil, &net.OpError{Op: "dial", Err: tc.err}
+				}
+				here, there := net.Pipe()
+				_ = there.Close()
+				return here, nil
+			}
+			r.become(handedOver, []netip.Addr{netip.MustParseAddr("10.0.0.1")})
+			client, server := tcpPair(t)
+			if !r.admit(t.Context()) {
+				t.Fatal("not admitted")
+			}
+			routed := make(chan struct{})
+			go func() {
+				defer close(routed)
+				r.route(t.Context(), server)
+			}()
+			_, err := client.Read(make([]byte, 1))
+			_ = client.Close() // both sides have ended: so does the relay
+			<-routed
+			if !errors.Is(err, tc.want) || tries != tc.tries {
+				t.Errorf("got %v after %d dials, want %v after %d", err, tries, tc.want, tc.tries)
+			}
+		})
 	}
 }
 
