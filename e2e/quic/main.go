@@ -33,10 +33,11 @@ import (
 	"github.com/quic-go/quic-go/http3"
 )
 
-// patience bounds a call; silence ends a connection.
+// patience bounds a call; silence ends a connection, unless it is kept alive: a call may wait for another.
 const (
-	patience = 30 * time.Second
-	silence  = 10 * time.Second
+	patience  = time.Minute
+	silence   = 30 * time.Second
+	keepAlive = 5 * time.Second
 )
 
 func main() {
@@ -118,7 +119,7 @@ func call(ctx context.Context, method, url string, body io.Reader, stdout io.Wri
 	defer cancel()
 	transport := &http3.Transport{
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // see above
-		QUICConfig:      &quic.Config{MaxIdleTimeout: silence, HandshakeIdleTimeout: silence},
+		QUICConfig:      &quic.Config{MaxIdleTimeout: silence, HandshakeIdleTimeout: silence, KeepAlivePeriod: keepAlive},
 	}
 	defer func() { _ = transport.Close() }()
 	req, err := http.NewRequestWithContext(ctx, method, url, body)
