@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -42,8 +43,12 @@ type Lab struct {
 	log              io.Writer
 	locked           *os.File // the lock of e2e runs
 	worlds           atomic.Int32
-	extras           extras
-	config           *rest.Config
+
+	second    sync.Mutex // held by the test that uses the second node
+	hasSecond bool       // whether the run has added it
+
+	extras extras
+	config *rest.Config
 }
 
 // Images are references of images that the cluster can start.
@@ -118,6 +123,11 @@ func (l *Lab) Close() {
 		if err := l.Laptop.close(); err != nil {
 			l.say("take the laptop down: %v", err)
 		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // the run's own may have ended
+	defer cancel()
+	if err := l.removeSecond(ctx); err != nil {
+		l.say("%v", err)
 	}
 	if err := os.RemoveAll(l.Dir); err != nil {
 		l.say("remove %s: %v", l.Dir, err)
