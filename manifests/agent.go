@@ -69,7 +69,7 @@ type AgentInput struct {
 	// Loopback and LoopbackUDP are ports on which the agent listens for the pod's other
 	// containers alone, at the pod's loopback address.
 	Loopback, LoopbackUDP []int32
-	KeysSecret string            // name of the Secret with the keys
+	KeysSecret            string // name of the Secret with the keys
 
 	// SkipInit leaves the init containers out that run before the others. Sidecars among
 	// them (restartPolicy Always) stay.
