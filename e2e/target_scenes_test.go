@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -96,6 +98,10 @@ func makeVolume(t *testing.T, w *scene.World, claim string, mode corev1.Persiste
 	t.Helper()
 	kind := corev1.HostPathDirectoryOrCreate
 	name := w.Namespace + "-" + claim
+	folder := filepath.Join(w.Lab.Dir, name) // the embedded cluster's nodes have this machine's files, and the folder goes with the run
+	if os.Getenv(scene.KubeconfigVariable) != "" {
+		folder = "/tmp/" + name
+	}
 	volume := &corev1.PersistentVolume{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: corev1.PersistentVolumeSpec{
@@ -103,7 +109,7 @@ func makeVolume(t *testing.T, w *scene.World, claim string, mode corev1.Persiste
 			AccessModes: []corev1.PersistentVolumeAccessMode{mode},
 			ClaimRef:    &corev1.ObjectReference{Namespace: w.Namespace, Name: claim},
 			PersistentVolumeSource: corev1.PersistentVolumeSource{
-				HostPath: &corev1.HostPathVolumeSource{Path: "/tmp/" + name, Type: &kind},
+				HostPath: &corev1.HostPathVolumeSource{Path: folder, Type: &kind},
 			},
 			PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRetain,
 		},

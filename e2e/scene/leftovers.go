@@ -71,6 +71,9 @@ func (w *World) checkNothingLeft() {
 		if left := w.labelled(ctx); left != "" {
 			return left
 		}
+		if left, _ := filepath.Glob(filepath.Join(os.TempDir(), w.Namespace+"-*")); len(left) > 0 {
+			return fmt.Sprintf("folders left: %v", left)
+		}
 		after, err := TakeSnapshot(ctx, w.Lab.Dyn, w.Namespace)
 		if err != nil {
 			return err.Error()
