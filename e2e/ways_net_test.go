@@ -20,7 +20,7 @@ func TestWaysExpose(t *testing.T) {
 		r := newRow(t, w, part{})
 		r.run = w.Teleswap("swap", "app:app", "--expose", "3000:8080", "--expose", "9001,81", "--expose=5353:53/udp", "--expose=9001/udp",
 			"--", w.Lab.Bin.Probe, "-name", "local", "-listen", ":8080")
-		r.run.WaitStderr(`port 8080 \(the process's 3000\)`)
+		r.run.WaitStderr(`8080 \(the process's 3000\)`)
 		contains(t, "the warning", r.run.WaitStderr(`^! .*nothing listens`), "port 3000", "--expose 8080:8080")
 		r.notSwapped()
 		r.end()

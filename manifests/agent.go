@@ -311,8 +311,10 @@ func agentFlags(in AgentInput) []string {
 		flag  string
 		ports []int32
 	}{
-		{"--listen", in.Listen}, {"--listen-udp", in.ListenUDP},
-		{"--listen-loopback", in.Loopback}, {"--listen-loopback-udp", in.LoopbackUDP},
+		{"--listen", in.Listen},
+		{"--listen-udp", in.ListenUDP},
+		{"--listen-loopback", in.Loopback},
+		{"--listen-loopback-udp", in.LoopbackUDP},
 	} {
 		for _, port := range slices.Compact(slices.Sorted(slices.Values(f.ports))) {
 			flags = append(flags, f.flag, strconv.Itoa(int(port)))

@@ -191,14 +191,18 @@ func parseNumbers(flag string, texts []string) ([]portNumber, error) {
 	return parseEach(flag, texts, parseNumber, func(p portNumber) (key, what string) { return p.String(), "port " + p.String() })
 }
 
-// parseEach reads the values of a flag that may be repeated. Two with the same key are refused; an empty key is nobody's.
+// parseEach reads the values of a flag that may be repeated, each one or several with commas. Two with the same key are refused; an empty key is nobody's.
 func parseEach[P any](flag string, texts []string, parse func(string) (P, error), name func(P) (key, what string)) ([]P, error) {
 	var all []P
 	first := map[string]string{}
-	for _, text := range texts {
+	var each []string
+	for _, list := range texts {
+		each = append(each, strings.Split(list, ",")...)
+	}
+	for _, text := range each {
 		p, err := parse(text)
 		if err != nil {
-			return nil, usage("%s %s: %v", flag, text, err)
+			return nil, usage("%s %s: %v", flag, orQuotes(text), err)
 		}
 		key, what := name(p)
 		if before, twice := first[key]; twice && key != "" {
@@ -208,4 +212,12 @@ func parseEach[P any](flag string, texts []string, parse func(string) (P, error)
 		all = append(all, p)
 	}
 	return all, nil
+}
+
+// orQuotes shows a text that would not be seen.
+func orQuotes(text string) string {
+	if strings.TrimSpace(text) == "" {
+		return strconv.Quote(text)
+	}
+	return text
 }

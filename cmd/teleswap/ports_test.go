@@ -119,6 +119,18 @@ func TestPortsGivenTwice(t *testing.T) {
 			"a number", func() error { _, err := parseNumbers("--to-pod", []string{"1", "1"}); return err },
 			"port 1 is given twice, by --to-pod 1 and --to-pod 1",
 		},
+		{"a list", func() error {
+			all, err := parseExposes([]string{"8080:80,81", "82"})
+			if len(all) != 3 {
+				t.Errorf("got %v", all)
+			}
+			return err
+		}, ""},
+		{
+			"in a list", func() error { _, err := parseNumbers("--from-pod", []string{"1,2,1"}); return err },
+			"port 1 is given twice, by --from-pod 1 and --from-pod 1",
+		},
+		{"nothing", func() error { _, err := parseExposes([]string{""}); return err }, `--expose "": "" is no port number`},
 		{"nonsense", func() error { _, err := parseNumbers("--to-pod", []string{"x"}); return err }, `--to-pod x: "x" is no port number`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

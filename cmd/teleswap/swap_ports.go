@@ -15,13 +15,13 @@ import (
 type portFlags struct{ expose, publish, toPod, fromPod []string }
 
 func (p *portFlags) add(f *pflag.FlagSet) {
-	f.StringSliceVar(&p.expose, "expose", nil, "let the target's port REMOTE lead to the process's port LOCAL; adds the port where the target has none of it:\n"+
+	f.StringArrayVar(&p.expose, "expose", nil, "let the target's port REMOTE lead to the process's port LOCAL; adds the port where the target has none of it:\n"+
 		"`LOCAL[:REMOTE][/udp]`, for example 8080:80 (repeatable)")
-	f.StringSliceVar(&p.publish, "publish", nil, "reach the process's port INSIDE at a port of this machine, for a browser or a debugger:\n"+
+	f.StringArrayVar(&p.publish, "publish", nil, "reach the process's port INSIDE at a port of this machine, for a browser or a debugger:\n"+
 		"`[ADDRESS:]PORT[:INSIDE][/udp]`; ADDRESS is 127.0.0.1, INSIDE is PORT, PORT 0 any that is free (repeatable)")
-	f.StringSliceVar(&p.toPod, "to-pod", nil, "let the process's 127.0.0.1:PORT lead to the pod's, `PORT[/udp]`; the ports of the pod's other\n"+
+	f.StringArrayVar(&p.toPod, "to-pod", nil, "let the process's 127.0.0.1:PORT lead to the pod's, `PORT[/udp]`; the ports of the pod's other\n"+
 		"containers that are seen to listen are there without it (repeatable)")
-	f.StringSliceVar(&p.fromPod, "from-pod", nil, "let the pod's 127.0.0.1:PORT lead to the process, for the pod's other containers alone, `PORT[/udp]`;\n"+
+	f.StringArrayVar(&p.fromPod, "from-pod", nil, "let the pod's 127.0.0.1:PORT lead to the process, for the pod's other containers alone, `PORT[/udp]`;\n"+
 		"the target's own ports do without it (repeatable)")
 }
 

@@ -171,21 +171,30 @@ func (p *publisher) close() {
 	}
 }
 
-// publish takes the laptop's ports that were asked for, before anything is changed.
+// publish takes the laptop's ports that were asked for, before anything is changed. One that a session of this
+// daemon is just giving back is waited for.
 func (s *Session) publish(ctx context.Context, sw *swap) error {
-	var err error
-	sw.published, err = newPublisher(ctx, s.req.Publish, s.log)
-	var taken *PublishError
-	if errors.As(err, &taken) {
+	for {
+		p, err := newPublisher(ctx, s.req.Publish, s.log)
+		var taken *PublishError
+		if !errors.As(err, &taken) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			sw.published, s.published = p, p.all
+			return nil
+		}
 		taken.Session = s.publisherOf(taken.Publish)
+		restored := s.restored(taken.Session)
+		if restored == nil {
+			return taken
+		}
+		s.note("waiting until session %s has given %s back", taken.Session, taken.Publish.At)
+		select {
+		case <-restored:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.published = sw.published.all
-	return nil
 }
 
 // openPublished lets the laptop's ports lead into the sandbox.

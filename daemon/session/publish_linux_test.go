@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -211,4 +213,43 @@ func TestPublishOfTwoSessions(t *testing.T) {
 	<-c3.active
 	third.Leave("enough", true)
 	<-c3.over
+}
+
+// TestPublishWhatIsJustGivenBack: who swaps again does not care about the last time's end.
+func TestPublishWhatIsJustGivenBack(t *testing.T) {
+	p := newLab(t).process(0)
+	release := make(chan struct{})
+	p.cluster.fail["Unshift"] = func() error {
+		<-release
+		return nil
+	}
+	at := freePort(t, "127.0.0.1")
+	begin := func() (*Session, *collector) {
+		s, events, err := p.Swap(t.Context(), Request{Ref: kube.Ref{Name: "web"}, Publish: []Publish{{At: at, Inside: 8080}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &collector{session: s, active: make(chan struct{}), over: make(chan struct{})}
+		go c.collect(events)
+		return s, c
+	}
+	first, c := begin()
+	<-c.active
+	first.Leave("enough", true)
+	for first.State() != Restoring && t.Context().Err() == nil {
+		runtime.Gosched()
+	}
+	second, c2 := begin()
+	for said := false; !said && t.Context().Err() == nil; runtime.Gosched() {
+		c2.mu.Lock()
+		said = slices.ContainsFunc(c2.messages, func(m string) bool {
+			return strings.Contains(m, "waiting until session "+first.ID()+" has given "+at.String()+" back")
+		})
+		c2.mu.Unlock()
+	}
+	close(release)
+	<-c.over
+	<-c2.active
+	second.Leave("enough", true)
+	<-c2.over
 }

@@ -181,12 +181,16 @@ func (s *Session) find(ctx context.Context, cluster Cluster) (*kube.Target, erro
 	for {
 		target, err := cluster.Resolve(ctx, s.req.Ref)
 		var swapped *kube.AlreadySwappedError
-		if !errors.As(err, &swapped) || s.restored(swapped.Mark.ID) == nil {
+		if !errors.As(err, &swapped) {
 			return target, err
+		}
+		restored := s.restored(swapped.Mark.ID)
+		if restored == nil {
+			return nil, err
 		}
 		s.note("waiting until session %s has given %s back", swapped.Mark.ID, swapped.Target)
 		select {
-		case <-s.restored(swapped.Mark.ID):
+		case <-restored: // asked for once: when it has ended there is nothing to wait for
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
