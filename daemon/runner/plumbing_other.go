@@ -13,6 +13,7 @@ type plumbing struct {
 type terminal struct{ keys chan os.Signal }
 
 func (t *terminal) stopped(int) {}
+func (t *terminal) turned(int)  {}
 
 func plumb(s Stdio) (*plumbing, error) { return &plumbing{in: s.In, out: s.Out, err: s.Err}, nil }
 

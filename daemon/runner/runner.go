@@ -14,7 +14,9 @@ import (
 	"os"
 	"os/exec"
 	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/teleswap/teleswap/daemon/sandbox"
 )
@@ -51,8 +53,9 @@ type Stdio struct {
 type Process struct {
 	cmd *exec.Cmd
 	ctl *sandbox.Control
-	pid int
+	pid atomic.Int64
 
+	turns    chan Turn // nil: the command cannot be started again
 	plumbing *plumbing
 	hooks    sync.Mutex    // one at a time
 	hooked   chan error    // how a hook ended
@@ -60,6 +63,17 @@ type Process struct {
 	exit     Exit
 	err      error
 }
+
+// Turn is what became of a command that may be started again: it runs (Pid), it has ended by itself or was ended (Exit), or
+// it could not be started (Err). The sandbox stays in each case.
+type Turn struct {
+	Pid  int
+	Exit *Exit
+	Err  error
+}
+
+// turnsKept is how many turns wait for the caller: one order to restart makes two at most.
+const turnsKept = 8
 
 // Start makes the sandbox, waits until the daemon has taken it over, and starts the command. ctx bounds the start only;
 // when it ends earlier nothing is left. The caller must call Wait.
@@ -92,8 +106,12 @@ func Start(ctx context.Context, spec Spec, stdio Stdio) (*Process, error) {
 	case r.Failed != "":
 		err = errors.New(r.Failed)
 	default:
-		p := &Process{cmd: cmd, ctl: ctl, pid: r.Started, plumbing: pl, hooked: make(chan error, 1), ended: make(chan struct{})}
-		pl.started(p.pid, p.letGo)
+		p := &Process{cmd: cmd, ctl: ctl, plumbing: pl, hooked: make(chan error, 1), ended: make(chan struct{})}
+		p.pid.Store(int64(r.Started))
+		if spec.Restarts {
+			p.turns = make(chan Turn, turnsKept)
+		}
+		pl.started(r.Started, p.letGo)
 		go p.watch()
 		return p, nil
 	}
@@ -130,8 +148,9 @@ func (p *Process) watch() {
 		}
 		exit = r.Exit
 		if r.Stopped != 0 && p.plumbing.terminal != nil {
-			p.plumbing.terminal.stopped(p.pid)
+			p.plumbing.terminal.stopped(p.Pid())
 		}
+		p.turned(r)
 		if r.HookEnded {
 			p.hooked <- hookError(r.HookError)
 		}
@@ -150,6 +169,44 @@ func (p *Process) watch() {
 	}
 }
 
+// turned notes that the command was started again, or waits for it. It waits for a caller who does not look.
+func (p *Process) turned(r sandbox.Report) {
+	var t Turn
+	switch {
+	case r.Started != 0:
+		p.pid.Store(int64(r.Started))
+		t.Pid = r.Started
+	case r.Ended != nil:
+		t.Exit = r.Ended
+	case r.Failed != "":
+		t.Err = errors.New(r.Failed)
+	default:
+		return
+	}
+	if p.plumbing.terminal != nil {
+		p.plumbing.terminal.turned(t.Pid)
+	}
+	p.turns <- t
+}
+
+// Turns tells what becomes of a command with Spec.Restarts, but for its first start and its last end; nil for any other. The
+// caller receives from it until Done.
+func (p *Process) Turns() <-chan Turn { return p.turns }
+
+// Restart ends a command with Spec.Restarts, if it runs, and starts it again in the same sandbox; Turns tells when. All that it
+// started has grace between SIGTERM and SIGKILL. It returns os.ErrProcessDone when the sandbox has ended.
+func (p *Process) Restart(grace time.Duration) error {
+	select {
+	case <-p.ended:
+		return os.ErrProcessDone
+	default:
+	}
+	if err := p.ctl.Send(sandbox.Order{Restart: &sandbox.Restart{Grace: grace}}); err != nil {
+		return os.ErrProcessDone
+	}
+	return nil
+}
+
 // lost is the exit of a command whose sandbox ended first: by a signal, which ends the command too.
 func lost(status *exec.ExitError) (Exit, error) {
 	err := fmt.Errorf("the sandbox's first process ended before the command: %w", status)
@@ -159,8 +216,8 @@ func lost(status *exec.ExitError) (Exit, error) {
 	return Exit{Code: status.ExitCode()}, err
 }
 
-// Pid is the command's process id.
-func (p *Process) Pid() int { return p.pid }
+// Pid is the command's process id; of one that waits to be started again, the last.
+func (p *Process) Pid() int { return int(p.pid.Load()) }
 
 // Done is closed when the command and all processes it left behind have ended.
 func (p *Process) Done() <-chan struct{} { return p.ended }

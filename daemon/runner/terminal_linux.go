@@ -35,7 +35,7 @@ type terminal struct {
 	told   chan os.Signal // SIGWINCH, SIGCONT
 
 	mu    sync.Mutex
-	child int
+	child int         // 0: none runs, and all keys are ours
 	saved *term.State // of real, while it is raw
 }
 
@@ -134,6 +134,13 @@ func (t *terminal) begin(child int) {
 	followSize(t.real, t.master)
 	t.loops.Go(t.inputLoop)
 	t.loops.Go(t.sizeLoop)
+}
+
+// turned notes that another command has the keyboard, or (0) none for now.
+func (t *terminal) turned(child int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.child = child
 }
 
 // end gives the keyboard back. It may be called without begin.
@@ -251,7 +258,7 @@ func (t *terminal) signalsIn(keys []byte) []os.Signal {
 	var found []os.Signal
 	_ = control(t.master, func(fd int) error {
 		group, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP)
-		if err != nil || group != child {
+		if err != nil || child != 0 && group != child {
 			return err
 		}
 		settings, err := unix.IoctlGetTermios(fd, unix.TCGETS)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // ControlFD is the descriptor of the control socket in the sandbox's first process.
@@ -20,6 +21,15 @@ type Order struct {
 	LetGo bool
 	// Hook is something to do beside the command; a Report with HookEnded answers it.
 	Hook *Hook
+	// Restart ends the command, if it runs, and starts it again; a Report with Started, Ended or Failed answers it. Only
+	// where Spec.Restarts is set.
+	Restart *Restart
+}
+
+// Restart says how the command is ended that is to be started again.
+type Restart struct {
+	// Grace is what the command and all that it started have between SIGTERM and SIGKILL.
+	Grace time.Duration
 }
 
 // Report is what the first process tells the CLI: that the command started, that it could not be, or how it ended.
@@ -27,7 +37,9 @@ type Report struct {
 	Started int // process id of the command
 	Failed  string
 	Stopped syscall.Signal // by which the terminal has stopped the command
-	Exit    *Exit
+	// Ended is how a command ended that may be started again: the sandbox stays. Exit is the last word.
+	Ended *Exit
+	Exit  *Exit
 	// HookEnded answers an Order's Hook, HookError says why it failed; empty: it did not.
 	HookEnded bool
 	HookError string

@@ -18,8 +18,8 @@ func (s *supervisor) startHook(h *Hook) {
 		go func() { s.hookDone <- request(h) }() // ends with the request, or with the sandbox
 		return
 	}
-	s.hookMu.Lock()
-	defer s.hookMu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	pid, err := s.forkHook(h.Argv)
 	if err != nil {
 		s.hookDone <- err
@@ -51,8 +51,8 @@ func (s *supervisor) forkHook(argv []string) (int, error) {
 
 // wasHook tells whether the process that ended was the hook.
 func (s *supervisor) wasHook(pid int) bool {
-	s.hookMu.Lock()
-	defer s.hookMu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.hook != pid {
 		return false
 	}

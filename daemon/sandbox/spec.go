@@ -48,6 +48,9 @@ type Spec struct {
 	// Terminal says that the standard input is a terminal's end made for this sandbox: it becomes the controlling
 	// terminal of a new session, and the command the foreground of it.
 	Terminal bool
+	// Restarts lets the command be started again (Order.Restart), and the sandbox outlive it: until a signal is sent when no
+	// command runs, or the CLI has gone.
+	Restarts bool
 	// Held is how many files the first process was given to hold; Start sets it.
 	Held int
 }

@@ -26,56 +26,92 @@ const (
 // supervisor stays with the command until it and all that it started have ended.
 type supervisor struct {
 	spec   *Spec
-	child  int
 	ctl    *Control
 	orders <-chan Order // closed when the CLI is gone
 	seen   <-chan os.Signal
 	held   []*os.File // what the command writes to, see Start
 
+	running bool     // the command's end is still to come
+	last    Exit     // how it ended
+	turning *turning // nil: the command goes on, or waits for its restart
+
 	witnessed map[os.Signal]time.Time
-	exited    chan syscall.WaitStatus // the command's end, once
+	exited    chan syscall.WaitStatus // the command's end, once a start
 	stopped   chan syscall.Signal     // the command was stopped by its terminal
 	hookExits chan syscall.WaitStatus // the hook's end
 	hookDone  chan error              // how its request went
 
-	hookMu    sync.Mutex
+	mu        sync.Mutex    // held while a child is forked, so that its end finds it known
+	child     int           // process id of the command
 	hook      int           // process id of the hook that runs; 0: none
+	starts    int           // how many commands were started
+	reaping   bool          // there may be children
 	childless chan struct{} // closed when no descendant is left
 }
 
 func newSupervisor(spec *Spec, child int, ctl *Control, orders <-chan Order, seen <-chan os.Signal, held []*os.File) *supervisor {
 	s := &supervisor{
-		spec: spec, child: child, ctl: ctl, orders: orders, seen: seen, held: held,
+		spec: spec, ctl: ctl, orders: orders, seen: seen, held: held,
 		hookExits: make(chan syscall.WaitStatus, 1), hookDone: make(chan error, 1),
 		stopped:   make(chan syscall.Signal, 1),
 		witnessed: map[os.Signal]time.Time{},
 		exited:    make(chan syscall.WaitStatus, 1),
-		childless: make(chan struct{}),
 	}
-	go s.reap()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.adoptLocked(child)
 	return s
 }
 
+// adoptLocked notes that the command was started, and has its end waited for.
+func (s *supervisor) adoptLocked(child int) {
+	s.child, s.running = child, true
+	s.starts++
+	if !s.reaping {
+		s.reaping, s.childless = true, make(chan struct{})
+		go s.reap(s.childless)
+	}
+}
+
 // reap waits for children, the command and orphans of its tree, until there are none.
-func (s *supervisor) reap() {
-	defer close(s.childless)
+func (s *supervisor) reap(childless chan<- struct{}) {
 	for {
+		s.mu.Lock()
+		starts := s.starts
+		s.mu.Unlock()
 		var status syscall.WaitStatus
 		pid, err := syscall.Wait4(-1, &status, syscall.WUNTRACED, nil)
 		switch {
 		case errors.Is(err, syscall.EINTR):
 		case err != nil: // ECHILD
-			return
+			if s.noMore(starts) {
+				close(childless)
+				return
+			}
 		case status.Stopped():
-			if pid == s.child {
+			if s.isCommand(pid) {
 				s.noteStop(status.StopSignal())
 			}
-		case pid == s.child:
+		case s.isCommand(pid):
 			s.exited <- status
 		case s.wasHook(pid):
 			s.hookExits <- status
 		}
 	}
+}
+
+// noMore ends reaping, unless a command was started meanwhile.
+func (s *supervisor) noMore(starts int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reaping = s.starts != starts
+	return !s.reaping
+}
+
+func (s *supervisor) isCommand(pid int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return pid == s.child
 }
 
 // noteStop passes on that the terminal has stopped the command: whoever called it wants to know. SIGSTOP is somebody's who
@@ -102,35 +138,64 @@ func (s *supervisor) run() int {
 			if !ok {
 				s.drainHeld()
 				s.endTree(orphanedGrace)
-				return s.report(<-s.exited)
+				if s.running {
+					s.last = exitOf(<-s.exited)
+				}
+				return s.report()
 			}
-			if o.LetGo {
-				s.letGoHeld()
+			if s.obey(o) {
+				return s.report()
 			}
-			if o.Hook != nil {
-				s.startHook(o.Hook)
-			}
-			s.forward(o.Signal)
 		case status := <-s.hookExits:
 			s.reportHook(exitError(status))
 		case err := <-s.hookDone:
 			s.reportHook(err)
 		case status := <-s.exited:
-			code := s.report(status)
-			s.endTree(leftoverGrace)
-			return code
+			s.last, s.running = exitOf(status), false
+			if !s.spec.Restarts {
+				code := s.report()
+				s.endTree(leftoverGrace)
+				return code
+			}
+			if s.turning == nil {
+				s.turn(leftoverGrace, false)
+			}
+		case <-s.turning.due():
+			s.goOnTurning()
 		}
 	}
 }
 
-// report tells the CLI how the command ended.
-func (s *supervisor) report(status syscall.WaitStatus) int {
-	exit := Exit{Code: status.ExitStatus()}
-	if status.Signaled() {
-		exit = Exit{Code: 128 + int(status.Signal()), Signal: status.Signal()}
+// obey does what the CLI orders; over says that this is the sandbox's end.
+func (s *supervisor) obey(o Order) (over bool) {
+	if o.LetGo {
+		s.letGoHeld()
 	}
-	_ = s.ctl.Send(Report{Exit: &exit})
-	return exit.Code
+	if o.Hook != nil {
+		s.startHook(o.Hook)
+	}
+	if o.Restart != nil && s.spec.Restarts {
+		s.restart(o.Restart.Grace)
+	}
+	if o.Signal != 0 && !s.running && s.turning == nil {
+		return true // nobody is left to get it
+	}
+	s.turning.cancel(o.Signal)
+	s.forward(o.Signal)
+	return false
+}
+
+// report tells the CLI how the command ended, and is the exit status for our own process.
+func (s *supervisor) report() int {
+	_ = s.ctl.Send(Report{Exit: &s.last})
+	return s.last.Code
+}
+
+func exitOf(status syscall.WaitStatus) Exit {
+	if status.Signaled() {
+		return Exit{Code: 128 + int(status.Signal()), Signal: status.Signal()}
+	}
+	return Exit{Code: status.ExitStatus()}
 }
 
 // forward sends a signal of the CLI's to the tree, unless the terminal has sent it to all of the process group,
