@@ -226,9 +226,32 @@ func TestAgentName(t *testing.T) {
 }
 
 func TestAgentFlags(t *testing.T) {
-	got := agentFlags(AgentInput{TunnelPort: 15101, Listen: []int32{9090, 80, 9090}, ListenUDP: []int32{53}})
-	want := []string{"--tunnel-port", "15101", "--listen", "80", "--listen", "9090", "--listen-udp", "53", "--keys", KeysDir}
+	got := agentFlags(AgentInput{
+		TunnelPort: 15101, Listen: []int32{9090, 80, 9090}, ListenUDP: []int32{53}, Loopback: []int32{8126, 8126}, LoopbackUDP: []int32{8125},
+	})
+	want := []string{
+		"--tunnel-port", "15101", "--listen", "80", "--listen", "9090", "--listen-udp", "53",
+		"--listen-loopback", "8126", "--listen-loopback-udp", "8125", "--keys", KeysDir,
+	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// TestLowPortsOfTheLoopback: the agent is not root, and needs leave for them as for any.
+func TestLowPortsOfTheLoopback(t *testing.T) {
+	in := inputFor(readTarget(t, "restricted"), 8080)
+	in.Loopback = []int32{81}
+	d, err := Agent(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	allowed := func(s corev1.Sysctl) bool { return s.Name == unprivilegedPorts && s.Value == "0" }
+	if security := d.Spec.Template.Spec.SecurityContext; security == nil || !slices.ContainsFunc(security.Sysctls, allowed) {
+		t.Errorf("the pod's security context is %+v, want the sysctl %s", security, unprivilegedPorts)
+	}
+	in.Loopback = []int32{in.TunnelPort}
+	if _, err := Agent(in); err == nil {
+		t.Error("the agent's own port is taken for the loopback, too")
 	}
 }

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -603,5 +604,30 @@ func TestSameTarget(t *testing.T) {
 		if got := sameTarget(tc.selector, tc.target); got != tc.want {
 			t.Errorf("sameTarget(%q, %q) = %v", tc.selector, tc.target, got)
 		}
+	}
+}
+
+// TestTargetThatIsJustGivenBack: the session that had it may be over by the time that it is waited for.
+func TestTargetThatIsJustGivenBack(t *testing.T) {
+	l := newLab(t)
+	p := l.process(0)
+	l.world.marks["web"] = "abc234"
+	s := newSession("bcd345", p.cfg, Request{Ref: kube.Ref{Name: "web"}})
+	asked := 0
+	s.restored = func(string) <-chan struct{} {
+		if asked++; asked > 1 {
+			return nil // it is not known any more
+		}
+		l.world.mu.Lock()
+		defer l.world.mu.Unlock()
+		delete(l.world.marks, "web")
+		over := make(chan struct{})
+		close(over)
+		return over
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if target, err := s.find(ctx, p.cluster); err != nil || target.Name != "web" {
+		t.Errorf("got %v, %v", target, err)
 	}
 }
