@@ -143,9 +143,10 @@ func isBadInput(err error) bool {
 	var ambiguous *kube.AmbiguousError
 	var port *kube.PortError
 	var publish *session.PublishError
+	var made *kube.NewError
 	return errors.As(err, &notFound) || errors.As(err, &noContainer) || errors.As(err, &several) ||
 		errors.As(err, &swapped) || errors.As(err, &none) || errors.As(err, &unsupported) || errors.As(err, &ambiguous) ||
-		errors.As(err, &port) || errors.As(err, &publish)
+		errors.As(err, &port) || errors.As(err, &publish) || errors.As(err, &made)
 }
 
 func sessionOf(st session.Status) *api.Session {

@@ -110,6 +110,7 @@ func (s *service) Swap(stream grpc.BidiStreamingServer[api.SwapUp, api.Event]) e
 		Ref: kube.Ref{
 			Kind: req.GetKind(), Name: req.GetName(), Container: req.GetContainer(),
 			Node: req.GetNode(), SkipInit: req.GetSkipInit(), ScaleFirst: req.GetScaleFirst(),
+			New: req.GetNew(), ServiceAccount: req.GetServiceAccount(),
 			Expose: mapsFrom(req.GetExpose()), FromPod: portsFrom(req.GetFromPod()), ToPod: portsFrom(req.GetToPod()),
 		},
 		Image: req.GetAgentImage(), PullPolicy: req.GetAgentPullPolicy(),

@@ -81,6 +81,8 @@ type AgentInput struct {
 	Node string
 	// NoHostPorts leaves ports of the node to the original, which keeps running.
 	NoHostPorts bool
+	// New says that there is no target: Target is what is made, and its template NewTemplate's.
+	New bool
 	// Controller keeps controllers that look for pods with the target's labels from
 	// taking AgentPod's pod for theirs. Nil: they may.
 	Controller *metav1.OwnerReference
@@ -90,7 +92,7 @@ func (in AgentInput) validate() error {
 	switch {
 	case in.Target.Name == "":
 		return errors.New("agent manifest: no target")
-	case in.Target.UID == "":
+	case in.Target.UID == "" && !in.New:
 		return fmt.Errorf("agent manifest: %s has no UID, so it cannot own the agent", in.Target)
 	case in.Session == "" || in.Name == "" || in.Image == "" || in.KeysSecret == "":
 		return errors.New("agent manifest: session, name, image and secret must be given")
@@ -261,19 +263,22 @@ func KeysSecret(in AgentInput, files map[string][]byte) *corev1.Secret {
 
 // objectMeta is common to our objects. The owner is the target, so that they go when
 // it goes; it is not the controller, and does not ask to block the owner's deletion,
-// which would need a permission on the owner's finalizers.
+// which would need a permission on the owner's finalizers. A target that is not made yet owns nothing.
 func (in AgentInput) objectMeta(name string) metav1.ObjectMeta {
-	return metav1.ObjectMeta{
+	meta := metav1.ObjectMeta{
 		Name:      name,
 		Namespace: in.Target.Namespace,
 		Labels:    map[string]string{SessionKey: in.Session, managedByKey: managedBy},
-		OwnerReferences: []metav1.OwnerReference{{
+	}
+	if in.Target.UID != "" {
+		meta.OwnerReferences = []metav1.OwnerReference{{
 			APIVersion: in.Target.APIVersion,
 			Kind:       in.Target.Kind,
 			Name:       in.Target.Name,
 			UID:        in.Target.UID,
-		}},
+		}}
 	}
+	return meta
 }
 
 // replaceContainer puts the agent into the container. What the process would have

@@ -20,6 +20,7 @@ type swapOptions struct {
 	pullPolicy string
 	env        envFlags
 	ports      portFlags
+	fresh      newFlags
 	noPodLogs  bool
 	hooks      bool
 }
@@ -28,7 +29,7 @@ func (a *app) swapCommand(command []string) *cobra.Command {
 	var o swapOptions
 	var run string
 	cmd := &cobra.Command{
-		Use:   "swap {--deployment NAME[:CONTAINER] | [KIND/]NAME[:CONTAINER]} {--run COMMAND… | -- COMMAND…}",
+		Use:   "swap {--deployment NAME[:CONTAINER] | [KIND/]NAME[:CONTAINER] | --new NAME} {--run COMMAND… | -- COMMAND…}",
 		Short: "Run a local process in the place of a workload",
 		Long: `Runs a command in the place of a workload's pods: once it listens, the cluster's
 traffic goes to it, and what it asks of the cluster comes from the pod. Its environment
@@ -37,13 +38,15 @@ is the pod's, laid over yours. When it ends, or you do, the cluster is as it was
 KIND is deployment, statefulset (sts), daemonset (ds), replicaset (rs), cronjob (cj), job
 or pod (po). A NAME alone is looked for among all of them. Of a DaemonSet the pod on one
 node is swapped; a CronJob or Job is suspended, and the command runs as the Job's pod.
+Where there is nothing to swap yet, --new makes a Deployment and takes it away again.
 
 --run takes the rest of the line, flags and all; so does --.
 The exit status is the command's; 128+N if signal N ended it; 2 for wrong usage.`,
 		Example: `  teleswap swap --deployment service-a --run go run .
   teleswap swap service-a -- python3 -m http.server 8080
   teleswap swap -n shop --deployment web:nginx --run ./server --port 8080
-  teleswap swap service-a --expose 3000:8080 --publish 9229 --run node --inspect server.js`,
+  teleswap swap service-a --expose 3000:8080 --publish 9229 --run node --inspect server.js
+  teleswap swap --new hello --expose 8080 --run ./server`,
 		ValidArgsFunction: a.completeSwap,
 		Args:              cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -58,6 +61,9 @@ The exit status is the command's; 128+N if signal N ended it; 2 for wrong usage.
 				return usage("--env-json: it names no file")
 			}
 			if err := o.ports.put(req); err != nil {
+				return err
+			}
+			if err := o.fresh.put(cmd.Flags(), req); err != nil {
 				return err
 			}
 			env, err := o.env.check(os.LookupEnv)
@@ -75,6 +81,8 @@ The exit status is the command's; 128+N if signal N ended it; 2 for wrong usage.
 	o.env.add(f)
 	o.ports.add(f)
 	o.ports.complete(cmd)
+	o.fresh.add(f)
+	o.fresh.complete(cmd)
 	f.BoolVar(&o.hooks, "lifecycle-hooks", false, "run the container's postStart and preStop hooks in the command's sandbox")
 	f.BoolVar(&o.noPodLogs, "no-pod-logs", false, "keep the command's output out of the log of the agent's pod")
 	for flag, complete := range map[string]cobra.CompletionFunc{
@@ -98,7 +106,7 @@ func defaultImage(getenv func(string) string) string {
 // swapRequest checks what can be checked without the cluster. dash is how many
 // arguments came before a --, -1 without one; command is what --run took.
 func (a *app) swapRequest(o swapOptions, args []string, dash int, command []string) (*api.SwapRequest, error) {
-	target, command, err := splitSwap(o.target, args, dash, command)
+	target, command, err := splitSwap(o.target, o.fresh.name, args, dash, command)
 	if err != nil {
 		return nil, err
 	}

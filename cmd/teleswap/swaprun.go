@@ -269,7 +269,11 @@ func (s *swapping) verdict() error {
 		return s.afterDaemon()
 	}
 	d := s.done
-	if d.GetRestored() && !d.GetUnchanged() {
+	switch {
+	case !d.GetRestored() || d.GetUnchanged():
+	case s.req.GetNew():
+		s.ui.line("restored: %s is gone, as before", d.GetTarget())
+	default:
 		s.ui.line("restored: %s is as it was", d.GetTarget())
 	}
 	if s.child.everRan() && !s.active && s.begun == nil && d.GetError() == "" {

@@ -37,11 +37,15 @@ func (t *targetFlags) add(f *pflag.FlagSet) {
 
 type targetName struct{ kind, name, container string }
 
-// splitSwap finds out target and command from the forms in which they may be given.
-func splitSwap(flags targetFlags, args []string, dash int, run []string) (targetName, []string, error) {
+// splitSwap finds out target and command from the forms in which they may be given; fresh is the name of what is to be
+// made instead of a target.
+func splitSwap(flags targetFlags, fresh string, args []string, dash int, run []string) (targetName, []string, error) {
 	none, flag := targetName{}, strings.Join(flags.named, " ")
 	if len(flags.named) > 1 {
 		return none, nil, usage("the target is given more than once, by flags: %s; give it once", strings.Join(flags.named, ", "))
+	}
+	if fresh != "" && flag != "" {
+		return none, nil, usage("--new makes a Deployment of its own, so there is no target to swap: leave out --new, or %s", flag)
 	}
 	if dash >= 0 {
 		if len(run) > 0 {
@@ -53,21 +57,27 @@ func splitSwap(flags targetFlags, args []string, dash int, run []string) (target
 		}
 	}
 	switch {
-	case flag != "" && len(args) > 0 && dash < 0 && len(run) == 0:
+	case fresh != "" && len(args) > 0 && (dash >= 0 || len(run) > 0):
+		return none, nil, usage("--new makes a Deployment of its own, so there is no target to swap: leave out --new, or %q", args[0])
+	case (flag != "" || fresh != "") && len(args) > 0 && dash < 0 && len(run) == 0:
 		return none, nil, usage("%q is neither target nor command: write --run in front of the command\n%s", args[0], swapForm)
 	case flag != "" && len(args) > 0:
 		return none, nil, usage("the target is given twice, %q by a flag and %q; give it once", flag, args[0])
 	case len(args) > 1:
 		return none, nil, usage("%q comes after the target: write --run or -- in front of the command\n%s", args[1], swapForm)
-	case flag == "" && len(args) == 0:
-		return none, nil, usage("which workload is to be swapped? name it, for example by --deployment\n%s", swapForm)
+	case flag == "" && fresh == "" && len(args) == 0:
+		return none, nil, usage("which workload is to be swapped? name it, for example by --deployment; where there is none yet, --new NAME makes one\n%s", swapForm)
 	case len(args) == 1:
 		flag = args[0]
 	}
 	if len(run) == 0 {
 		return none, nil, usage("which command is to run in its place? name it by --run\n%s", swapForm)
 	}
-	t, err := parseTarget(flag)
+	parse := parseTarget
+	if fresh != "" {
+		flag, parse = fresh, parseNew
+	}
+	t, err := parse(flag)
 	return t, run, err
 }
 

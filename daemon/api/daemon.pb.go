@@ -215,8 +215,13 @@ type SwapRequest struct {
 	// Ports of the process that are reached at addresses of this machine.
 	Publish []*Publish `protobuf:"bytes,31,rep,name=publish,proto3" json:"publish,omitempty"`
 	// Ports of the pod's loopback address that the process wants to call, and those that lead to the process.
-	ToPod         []*Port `protobuf:"bytes,32,rep,name=to_pod,json=toPod,proto3" json:"to_pod,omitempty"`
-	FromPod       []*Port `protobuf:"bytes,33,rep,name=from_pod,json=fromPod,proto3" json:"from_pod,omitempty"`
+	ToPod   []*Port `protobuf:"bytes,32,rep,name=to_pod,json=toPod,proto3" json:"to_pod,omitempty"`
+	FromPod []*Port `protobuf:"bytes,33,rep,name=from_pod,json=fromPod,proto3" json:"from_pod,omitempty"`
+	// There is no target: a Deployment of the name is made, and taken away at the end; with which ServiceAccount.
+	New            bool   `protobuf:"varint,43,opt,name=new,proto3" json:"new,omitempty"`
+	ServiceAccount string `protobuf:"bytes,44,opt,name=service_account,json=serviceAccount,proto3" json:"service_account,omitempty"`
+	// Destinations that are reached through the pod: names, addresses or prefixes.
+	AlsoProxy     []string `protobuf:"bytes,45,rep,name=also_proxy,json=alsoProxy,proto3" json:"also_proxy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -352,6 +357,27 @@ func (x *SwapRequest) GetToPod() []*Port {
 func (x *SwapRequest) GetFromPod() []*Port {
 	if x != nil {
 		return x.FromPod
+	}
+	return nil
+}
+
+func (x *SwapRequest) GetNew() bool {
+	if x != nil {
+		return x.New
+	}
+	return false
+}
+
+func (x *SwapRequest) GetServiceAccount() string {
+	if x != nil {
+		return x.ServiceAccount
+	}
+	return ""
+}
+
+func (x *SwapRequest) GetAlsoProxy() []string {
+	if x != nil {
+		return x.AlsoProxy
 	}
 	return nil
 }
@@ -2553,7 +2579,7 @@ const file_daemon_proto_rawDesc = "" +
 	"\rchild_started\x18\x02 \x01(\v2 .teleswap.daemon.v1.ChildStartedH\x00R\fchildStarted\x12D\n" +
 	"\fchild_exited\x18\x03 \x01(\v2\x1f.teleswap.daemon.v1.ChildExitedH\x00R\vchildExited\x12+\n" +
 	"\x03end\x18\x04 \x01(\v2\x17.teleswap.daemon.v1.EndH\x00R\x03endB\t\n" +
-	"\amessage\"\x90\x04\n" +
+	"\amessage\"\xea\x04\n" +
 	"\vSwapRequest\x12\x1e\n" +
 	"\n" +
 	"connection\x18\x01 \x01(\fR\n" +
@@ -2573,7 +2599,11 @@ const file_daemon_proto_rawDesc = "" +
 	"\x06expose\x18\x1e \x03(\v2\x1b.teleswap.daemon.v1.PortMapR\x06expose\x125\n" +
 	"\apublish\x18\x1f \x03(\v2\x1b.teleswap.daemon.v1.PublishR\apublish\x12/\n" +
 	"\x06to_pod\x18  \x03(\v2\x18.teleswap.daemon.v1.PortR\x05toPod\x123\n" +
-	"\bfrom_pod\x18! \x03(\v2\x18.teleswap.daemon.v1.PortR\afromPod\"I\n" +
+	"\bfrom_pod\x18! \x03(\v2\x18.teleswap.daemon.v1.PortR\afromPod\x12\x10\n" +
+	"\x03new\x18+ \x01(\bR\x03new\x12'\n" +
+	"\x0fservice_account\x18, \x01(\tR\x0eserviceAccount\x12\x1d\n" +
+	"\n" +
+	"also_proxy\x18- \x03(\tR\talsoProxy\"I\n" +
 	"\aPortMap\x12\x14\n" +
 	"\x05local\x18\x01 \x01(\rR\x05local\x12\x16\n" +
 	"\x06remote\x18\x02 \x01(\rR\x06remote\x12\x10\n" +

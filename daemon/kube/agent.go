@@ -38,7 +38,7 @@ func (a Agent) input(t *Target) manifests.AgentInput {
 	in := manifests.AgentInput{
 		Target: t.work.input(), Container: t.Container, Session: a.Session, Name: a.Name, Image: a.Image,
 		PullPolicy: corev1.PullPolicy(a.PullPolicy), TunnelPort: t.TunnelPort, Listen: t.Listen, ListenUDP: t.ListenUDP,
-		KeysSecret: a.Name, SkipInit: t.skipInit, PodName: t.work.podName, Node: t.node, NoHostPorts: t.Kind.parks(),
+		KeysSecret: a.Name, SkipInit: t.skipInit, PodName: t.work.podName, Node: t.node, NoHostPorts: t.Kind.parks(), New: t.New,
 	}
 	for _, p := range t.Loopback {
 		if p.UDP {
@@ -61,7 +61,10 @@ func (a Agent) input(t *Target) manifests.AgentInput {
 // this session has made already is fine.
 func (c *Cluster) CreateSecret(ctx context.Context, t *Target, a Agent) error {
 	c = c.In(t.Namespace)
-	secret := manifests.KeysSecret(a.input(t), a.Keys)
+	return c.putSecret(ctx, manifests.KeysSecret(a.input(t), a.Keys))
+}
+
+func (c *Cluster) putSecret(ctx context.Context, secret *corev1.Secret) error {
 	err := c.call(ctx, "make secret/"+secret.Name, func(ctx context.Context) error {
 		_, err := c.client.CoreV1().Secrets(c.namespace).Create(ctx, secret, metav1.CreateOptions{})
 		return err
@@ -85,12 +88,17 @@ func (c *Cluster) CreateAgent(ctx context.Context, t *Target, a Agent) error {
 		owner.Kind = Pod
 		err = c.createPod(ctx, a.input(t))
 	}
-	switch {
-	case apierrors.IsAlreadyExists(err):
+	if apierrors.IsAlreadyExists(err) {
 		return nil // the name holds the session's id
-	case apierrors.IsForbidden(err) && !isExplained(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
+	}
+	return c.refused(owner, t.Kind, err)
+}
+
+// refused explains what admission says of an object of ours.
+func (c *Cluster) refused(o Object, target Kind, err error) error {
+	if apierrors.IsForbidden(err) && !isExplained(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) {
 		return &PodStuckError{
-			Namespace: c.namespace, Owner: owner.String(), Reason: "refused", Message: err.Error(), Hint: refusalHint(err.Error(), t.Kind), Err: err,
+			Namespace: c.namespace, Owner: o.String(), Reason: "refused", Message: err.Error(), Hint: refusalHint(err.Error(), target), Err: err,
 		}
 	}
 	return err
@@ -136,6 +144,13 @@ func (c *Cluster) DeleteAgent(ctx context.Context, name string, notify Notify) e
 	if err != nil && !apierrors.IsNotFound(err) && !isDenied(err) {
 		return err
 	}
+	return c.sweep(ctx, name, notify)
+}
+
+// sweep takes away what the Deployment or Pod of an agent has left, and waits until it is gone.
+func (c *Cluster) sweep(ctx context.Context, name string, notify Notify) error {
+	background := metav1.DeletePropagationBackground
+	options := metav1.DeleteOptions{PropagationPolicy: &background}
 	// The garbage collector would do the rest, but takes its time. The order matters:
 	// a ReplicaSet without its Deployment makes no new one, and a pod without its
 	// ReplicaSet is not made again.

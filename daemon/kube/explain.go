@@ -52,9 +52,10 @@ func isExplained(err error) bool {
 		notFound   *NotFoundError
 		swapped    *AlreadySwappedError
 		stuck      *PodStuckError
+		made       *NewError
 	)
 	return errors.As(err, &noCluster) || errors.As(err, &expired) || errors.As(err, &permission) ||
-		errors.As(err, &notFound) || errors.As(err, &swapped) || errors.As(err, &stuck)
+		errors.As(err, &notFound) || errors.As(err, &swapped) || errors.As(err, &stuck) || errors.As(err, &made)
 }
 
 // isCredentialFailure recognises what client-go's plugins say when they cannot log in;

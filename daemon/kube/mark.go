@@ -40,6 +40,8 @@ type Mark struct {
 	Suspended bool `json:"suspended,omitempty"`
 	// ScaleFirst: the originals went before the agent came, and come after it has gone.
 	ScaleFirst bool `json:"scaleFirst,omitempty"`
+	// New: what bears the mark was made for the session, and goes with it.
+	New bool `json:"new,omitempty"`
 }
 
 // Who is user@host.

@@ -37,6 +37,12 @@ func (c *Cluster) deploymentNamed(name string) *objects[*appsv1.Deployment] {
 	}
 }
 
+func (c *Cluster) deploymentsLabelled(selector string) *objects[*appsv1.Deployment] {
+	deployments := c.deploymentNamed("")
+	deployments.options = metav1.ListOptions{LabelSelector: selector}
+	return deployments
+}
+
 // workloadSource follows one object of any kind.
 type workloadSource interface {
 	source

@@ -21,6 +21,9 @@ type Ref struct {
 	SkipInit   bool   // the agent's pod does without the init containers
 	ScaleFirst bool   // the originals go before the agent comes
 
+	New            bool   // there is no target: a Deployment of this name is to be made
+	ServiceAccount string // of what is new; empty: the namespace's default
+
 	Expose  []PortMap // ports of the target, added or led to another port of the process
 	FromPod []Port    // of the pod's loopback address, which lead to the process too
 	ToPod   []Port    // of the pod's loopback address, which the process wants to call
@@ -58,6 +61,8 @@ type Target struct {
 
 	// ScaleFirst says that the originals must go before the agent's pod can come.
 	ScaleFirst bool
+	// New says that there is no original: CreateNew makes the target, DeleteNew takes it away.
+	New bool
 	// Pod is the pod that is parked, of a DaemonSet or itself the target; empty otherwise.
 	Pod string
 
@@ -141,9 +146,12 @@ func (c *Cluster) Targets(ctx context.Context) ([]TargetSummary, error) {
 // Resolve finds the target and everything that a swap must know of it. It changes
 // nothing. Errors: *NotFoundError, *AmbiguousError, *NoContainerError,
 // *SeveralContainersError, *AlreadySwappedError, *NoReplicasError, *UnsupportedError, *PortError,
-// *MissingPermissionError, *NoClusterError, *ExpiredError.
+// *MissingPermissionError, *NoClusterError, *ExpiredError, and of what is to be made *NewError.
 func (c *Cluster) Resolve(ctx context.Context, ref Ref) (*Target, error) {
 	c = c.In(ref.Namespace)
+	if ref.New {
+		return c.resolveNew(ctx, ref)
+	}
 	kind := Kind("")
 	if ref.Kind != "" {
 		k, known := ParseKind(ref.Kind)

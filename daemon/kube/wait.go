@@ -32,7 +32,7 @@ func (c *Cluster) WaitAgentReady(ctx context.Context, name string, notify Notify
 }
 
 func (c *Cluster) waitAgent(ctx context.Context, name string, notify Notify, enough func(*corev1.Pod, string) bool) (AgentPod, error) {
-	deployment, pods := c.deploymentNamed(name), c.podsLabelled(sessionSelector(name))
+	deployment, pods := c.deploymentsLabelled(sessionSelector(name)), c.podsLabelled(sessionSelector(name))
 	events := c.podWarnings(eventsDelay)
 	var agent AgentPod
 	judge := func() verdict {

@@ -46,6 +46,8 @@ type Changer interface {
 	CreateAgent(ctx context.Context, t *kube.Target, a kube.Agent) error
 	DeleteAgent(ctx context.Context, name string, notify kube.Notify) error
 	DeleteSecret(ctx context.Context, name string) error
+	CreateNew(ctx context.Context, t *kube.Target, a kube.Agent, m kube.Mark) error
+	DeleteNew(ctx context.Context, name, agent string, notify kube.Notify) error
 	Shift(ctx context.Context, sh kube.Shift, agent string) error
 	Unshift(ctx context.Context, sh kube.Shift, agent string) (gone bool, err error)
 }

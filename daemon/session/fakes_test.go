@@ -67,6 +67,7 @@ type world struct {
 	log      []string
 	// scaleFirst is what the marks say.
 	scaleFirst bool
+	isNew      bool // likewise
 }
 
 func newWorld() *world {
@@ -133,7 +134,7 @@ func (c *fakeCluster) Resolve(_ context.Context, ref kube.Ref) (*kube.Target, er
 	return &kube.Target{
 		Namespace: "default", Name: ref.Name, Container: "app", Replicas: c.replicas,
 		Listen: []int32{8080}, Need: []int32{8080}, NeedUDP: c.datagrams, TunnelPort: 15100, Kind: kube.Deployment, Available: c.replicas,
-		ScaleFirst: ref.ScaleFirst,
+		ScaleFirst: ref.ScaleFirst, New: ref.New,
 	}, nil
 }
 
@@ -162,7 +163,7 @@ func (c *fakeCluster) ListMarked(context.Context, bool) ([]kube.Marked, error) {
 	var all []kube.Marked
 	for target, id := range c.marks {
 		all = append(all, kube.Marked{Namespace: "default", Kind: kube.Deployment, Name: target, Mark: kube.Mark{
-			ID: id, User: "other", Host: "elsewhere", Replicas: 2, Agent: kube.AgentName(target, id), ScaleFirst: c.scaleFirst,
+			ID: id, User: "other", Host: "elsewhere", Replicas: 2, Agent: kube.AgentName(target, id), ScaleFirst: c.scaleFirst, New: c.isNew,
 		}})
 	}
 	return all, nil
@@ -194,6 +195,17 @@ func (c *fakeCluster) DeleteAgent(_ context.Context, name string, _ kube.Notify)
 
 func (c *fakeCluster) DeleteSecret(_ context.Context, name string) error {
 	return c.change("DeleteSecret", func() { delete(c.secrets, name) })
+}
+
+func (c *fakeCluster) CreateNew(_ context.Context, t *kube.Target, a kube.Agent, m kube.Mark) error {
+	return c.change("CreateNew", func() { c.agents[a.Name], c.marks[t.Name], c.isNew = true, m.ID, true })
+}
+
+func (c *fakeCluster) DeleteNew(_ context.Context, name, agent string, _ kube.Notify) error {
+	return c.change("DeleteNew", func() {
+		delete(c.agents, agent)
+		delete(c.marks, name)
+	})
 }
 
 func (c *fakeCluster) Shift(context.Context, kube.Shift, string) error {

@@ -138,6 +138,9 @@ func (m *Manager) recordOf(conn json.RawMessage, cluster Cluster, mk kube.Marked
 	if mk.Mark.ScaleFirst {
 		steps[1], steps[2] = shift, agent
 	}
+	if mk.Mark.New {
+		steps = []step{{undoNew, newUndo{Name: o.Name, Agent: mk.Mark.Agent}}}
+	}
 	for _, u := range steps {
 		st, err := undoStep(u.name, u.data)
 		if err != nil {

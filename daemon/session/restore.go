@@ -75,7 +75,8 @@ func (s *Session) attendChild(ctx context.Context, sw *swap, reason string) func
 	if sw.link == nil || !sw.prepared {
 		return func() {}
 	}
-	link, ready := sw.link, sw.ready
+	// Nobody comes after what was new: what calls it then is refused, as before.
+	link, ready := sw.link, sw.ready && !sw.target.New
 	select {
 	case <-s.childGone:
 		// First of all: from now on every connection would be refused.

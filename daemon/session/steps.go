@@ -56,9 +56,9 @@ func beginning() []step {
 	}
 }
 
-// rest is what follows. Mostly the originals go last, so that no request falls between two
+// rest is what follows. What is new has no originals. Mostly the originals go last, so that no request falls between two
 // stools; where both cannot be, they go first.
-func rest(scaleFirst bool) []step {
+func rest(t *kube.Target) []step {
 	shift := step{"shift", (*Session).shift}
 	stand := []step{
 		{"agent", (*Session).standUp},
@@ -66,7 +66,10 @@ func rest(scaleFirst bool) []step {
 		{"start", (*Session).start},
 		{"ready", (*Session).becomeReady},
 	}
-	if scaleFirst {
+	switch {
+	case t.New:
+		return stand
+	case t.ScaleFirst:
 		return append([]step{shift}, stand...)
 	}
 	return append(stand, shift)
@@ -77,7 +80,7 @@ func (s *Session) forward(ctx context.Context, sw *swap) error {
 	if err := s.take(ctx, sw, beginning()); err != nil {
 		return err
 	}
-	return s.take(ctx, sw, rest(sw.target.ScaleFirst))
+	return s.take(ctx, sw, rest(sw.target))
 }
 
 func (s *Session) take(ctx context.Context, sw *swap, steps []step) error {
@@ -197,7 +200,7 @@ func (s *Session) find(ctx context.Context, cluster Cluster) (*kube.Target, erro
 	}
 }
 
-// mark says in the cluster whose the target is now.
+// mark says in the cluster whose the target is now. What is new comes with its mark: see CreateNew.
 func (s *Session) mark(ctx context.Context, sw *swap) (string, error) {
 	name := sw.target.Name
 	agent := kube.AgentName(name, s.id)
@@ -206,6 +209,9 @@ func (s *Session) mark(ctx context.Context, sw *swap) (string, error) {
 		return "", fmt.Errorf("write the connection to the ledger: %w", err)
 	}
 	undo, err := undoStep(undoMark, markUndo{Kind: sw.target.Kind, Name: name})
+	if sw.target.New {
+		undo, err = undoStep(undoNew, newUndo{Name: name, Agent: agent})
+	}
 	if err != nil {
 		return "", err
 	}
@@ -216,10 +222,13 @@ func (s *Session) mark(ctx context.Context, sw *swap) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	sw.mark, err = sw.cluster.Mark(ctx, sw.target, kube.Mark{
+	sw.mark = kube.Mark{
 		ID: s.id, User: s.cfg.User, Host: s.cfg.Host, Since: s.cfg.Now().UTC().Truncate(time.Second),
 		Replicas: sw.target.Replicas, Agent: agent, ScaleFirst: sw.target.ScaleFirst,
-	})
+	}
+	if !sw.target.New {
+		sw.mark, err = sw.cluster.Mark(ctx, sw.target, sw.mark)
+	}
 	if err != nil {
 		return "", err
 	}
@@ -232,29 +241,39 @@ func (s *Session) standUp(ctx context.Context, sw *swap) (string, error) {
 		Session: s.id, Name: kube.AgentName(sw.target.Name, s.id),
 		Image: s.req.Image, PullPolicy: s.req.PullPolicy, Keys: sw.keys.AgentFiles(),
 	}
-	undo, err := undoStep(undoAgent, agentUndo{
-		Name: sw.agent.Name, Kind: sw.target.Kind, Target: sw.target.Name, Pod: sw.target.Object().Pod,
-		Available: serving(sw), Port: sw.target.TunnelPort,
-	})
-	if err != nil {
-		return "", err
+	create := s.createBeside
+	if sw.target.New {
+		create = s.createNew
 	}
-	if err := sw.entry.Append(undo); err != nil {
-		return "", err
-	}
-	if err := s.cfg.Keys.Save(s.id, sw.keys); err != nil {
-		s.log.Warn("the keys are not kept for a next daemon", "error", err)
-	}
-	if err := sw.cluster.CreateSecret(ctx, sw.target, sw.agent); err != nil {
-		return "", err
-	}
-	if sw.pod, err = s.admitAgent(ctx, sw); err != nil {
+	if err := create(ctx, sw); err != nil {
 		return "", err
 	}
 	s.mu.Lock()
 	s.agentPod = sw.pod.Name
 	s.mu.Unlock()
 	return "pod " + sw.pod.Name, nil
+}
+
+// createBeside makes the agent of a target that there is.
+func (s *Session) createBeside(ctx context.Context, sw *swap) error {
+	undo, err := undoStep(undoAgent, agentUndo{
+		Name: sw.agent.Name, Kind: sw.target.Kind, Target: sw.target.Name, Pod: sw.target.Object().Pod,
+		Available: serving(sw), Port: sw.target.TunnelPort,
+	})
+	if err != nil {
+		return err
+	}
+	if err := sw.entry.Append(undo); err != nil {
+		return err
+	}
+	if err := s.cfg.Keys.Save(s.id, sw.keys); err != nil {
+		s.log.Warn("the keys are not kept for a next daemon", "error", err)
+	}
+	if err := sw.cluster.CreateSecret(ctx, sw.target, sw.agent); err != nil {
+		return err
+	}
+	sw.pod, err = s.admitAgent(ctx, sw)
+	return err
 }
 
 const (

@@ -17,6 +17,7 @@ const (
 	undoMark  = "mark"
 	undoAgent = "agent"
 	undoShift = "shift"
+	undoNew   = "new"
 )
 
 // Records of versions that knew Deployments alone have no kinds: an empty one is that.
@@ -70,6 +71,12 @@ func (s *Session) undo(ctx context.Context, sw *swap, session string, st ledger.
 			return "", fmt.Errorf("read the undo of %s: %w", st.Name, err)
 		}
 		return s.undoAgent(ctx, sw, u)
+	case undoNew:
+		var u newUndo
+		if err := json.Unmarshal(st.Undo, &u); err != nil {
+			return "", fmt.Errorf("read the undo of %s: %w", st.Name, err)
+		}
+		return s.undoNew(ctx, sw, u)
 	case undoMark:
 		var u markUndo
 		if err := json.Unmarshal(st.Undo, &u); err != nil {

@@ -1,0 +1,29 @@
+package session
+
+import (
+	"context"
+)
+
+// newUndo takes away what was made for a session that has no target.
+type newUndo struct {
+	Name  string `json:"name"`  // of the Deployment and the Service
+	Agent string `json:"agent"` // of the Secret; it holds the session's id
+}
+
+// createNew makes the Deployment that is the agent, and what belongs to it. Its undo is in the ledger since the step mark.
+func (s *Session) createNew(ctx context.Context, sw *swap) (err error) {
+	if err := sw.cluster.CreateNew(ctx, sw.target, sw.agent, sw.mark); err != nil {
+		return err
+	}
+	sw.pod, err = sw.cluster.WaitAgentRunning(ctx, sw.agent.Name, s.notify())
+	return err
+}
+
+func (s *Session) undoNew(ctx context.Context, sw *swap, u newUndo) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, goneTimeout)
+	defer cancel()
+	if err := sw.cluster.DeleteNew(ctx, u.Name, u.Agent, s.notify()); err != nil {
+		return "", err
+	}
+	return "taken away", nil
+}
