@@ -15,14 +15,14 @@ import (
 type portFlags struct{ expose, publish, toPod, fromPod []string }
 
 func (p *portFlags) add(f *pflag.FlagSet) {
-	f.StringArrayVar(&p.expose, "expose", nil, "let the target's port REMOTE lead to the process's port LOCAL; adds the port where the target has none of it:\n"+
-		"`LOCAL[:REMOTE][/udp]`, for example 8080:80 (repeatable)")
-	f.StringArrayVar(&p.publish, "publish", nil, "reach the process's port INSIDE at a port of this machine, for a browser or a debugger:\n"+
-		"`[ADDRESS:]PORT[:INSIDE][/udp]`; ADDRESS is 127.0.0.1, INSIDE is PORT, PORT 0 any that is free (repeatable)")
-	f.StringArrayVar(&p.toPod, "to-pod", nil, "let the process's 127.0.0.1:PORT lead to the pod's, `PORT[/udp]`; the ports of the pod's other\n"+
-		"containers that are seen to listen are there without it (repeatable)")
-	f.StringArrayVar(&p.fromPod, "from-pod", nil, "let the pod's 127.0.0.1:PORT lead to the process, for the pod's other containers alone, `PORT[/udp]`;\n"+
-		"the target's own ports do without it (repeatable)")
+	f.StringArrayVar(&p.expose, "expose", nil, "lead the target's port REMOTE to the process's LOCAL, `LOCAL[:REMOTE][/udp]`;\n"+
+		"adds the port if the target has none of it (repeatable)")
+	f.StringArrayVar(&p.publish, "publish", nil, "lead this machine's PORT to the process's INSIDE, `[ADDRESS:]PORT[:INSIDE][/udp]`,\n"+
+		"for a browser or a debugger; ADDRESS is 127.0.0.1, PORT 0 any that is free (repeatable)")
+	f.StringArrayVar(&p.toPod, "to-pod", nil, "lead the process's 127.0.0.1:PORT to the pod's, `PORT[/udp]`; what the pod's other\n"+
+		"containers are seen to listen on is there without it (repeatable)")
+	f.StringArrayVar(&p.fromPod, "from-pod", nil, "lead the pod's 127.0.0.1:PORT to the process, `PORT[/udp]`, for the pod's other\n"+
+		"containers alone; the target's own ports do without it (repeatable)")
 }
 
 // complete has the shell offer no files where ports belong.
