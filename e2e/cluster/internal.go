@@ -25,6 +25,8 @@ func Internal(ctx context.Context, args []string, stderr io.Writer) int {
 		err = node.Init(logger)
 	case node.RelayArg:
 		err = node.Relay(ctx, args[1:], os.NewFile(3, "machine's network namespace"), logger)
+	case node.PolicyArg:
+		err = node.EnforcePolicy(ctx, args[1:], logger)
 	case InNodeArg:
 		err = InNode(args[1:])
 	default:

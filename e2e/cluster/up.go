@@ -85,7 +85,8 @@ func (n Names) build(ctx context.Context, logger *slog.Logger) (dir, key string,
 	if err != nil {
 		return "", "", err
 	}
-	return b.Ensure(ctx)
+	dir, key, err = b.Ensure(ctx)
+	return dir, fmt.Sprintf("%s/%d", key, node.Generation), err
 }
 
 func (n Names) builder(logger *slog.Logger) (*build.Builder, error) {

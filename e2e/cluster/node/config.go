@@ -28,6 +28,10 @@ const (
 	ContainerdSocket = "/run/containerd/containerd.sock"
 )
 
+// Generation counts what is run in the node: raise it with every change that a cluster which
+// is up must be made anew for.
+const Generation = 1
+
 // Addresses inside the cluster. Every cluster has the same: each is in network
 // namespaces of its own.
 const (

@@ -76,7 +76,10 @@ func (c *Config) WriteEtc(now time.Time) (*Kubeconfig, error) {
 	if err := c.writeNode(ca); err != nil {
 		return nil, err
 	}
-	if err := c.writeTemplates(map[string]string{"addons/dns.yaml": AddOns + "/dns.yaml"}); err != nil {
+	if err := c.writeTemplates(map[string]string{
+		"addons/dns.yaml":            AddOns + "/dns.yaml",
+		"addons/network-policy.yaml": AddOns + "/network-policy.yaml",
+	}); err != nil {
 		return nil, err
 	}
 	admin, err := ca.Sign(pki.Subject{Name: "admin", Groups: []string{"system:masters"}})
@@ -130,6 +133,12 @@ func (c *Config) writeNode(ca *pki.Authority) error {
 		return err
 	}
 	if err := c.writePair("kubelet", pair); err != nil {
+		return err
+	}
+	if pair, err = ca.Sign(pki.Subject{Name: policyUser}); err != nil {
+		return err
+	}
+	if err := c.writePair(policyUser, pair); err != nil {
 		return err
 	}
 	err = c.writeTemplates(map[string]string{
@@ -232,7 +241,7 @@ func (c *Config) writeTemplates(files map[string]string) error {
 		"Snapshotter": c.Snapshotter, "KeepOOM": c.KeepOOM,
 		"PauseImage": build.PauseRef, "DNSImage": build.CoreDNSRef,
 		"PodCIDR": podCIDR, "PodCIDR6": podCIDR6, "Plugins": EtcDir + "/" + pluginDir, "Settled": settledName,
-		"DNSIP": DNSIP, "Domain": DNSDomain,
+		"DNSIP": DNSIP, "Domain": DNSDomain, "PolicyUser": policyUser,
 	}
 	for source, target := range files {
 		text, err := templates.ReadFile("manifests/" + source)

@@ -49,6 +49,7 @@ func (c *Config) second() []program {
 			// The limit belongs to the whole machine, and is not ours to raise.
 			"--conntrack-max-per-core=0",
 		),
+		{name: "network-policy", argv: []string{"/proc/self/exe", PolicyArg, c.server()}},
 	}
 	if c.Index > 0 {
 		return all

@@ -19,6 +19,8 @@ const (
 	StageArg = "__node"  // Stage
 	InitArg  = "__init"  // Init
 	RelayArg = "__relay" // the relay, started by Init
+	// PolicyArg is the enforcer of NetworkPolicies, started by Init.
+	PolicyArg = "__policy"
 )
 
 // CloneFlags are the namespaces that Stage must be started in.
