@@ -14,6 +14,7 @@ import (
 
 	"github.com/teleswap/teleswap/daemon/sandbox"
 	"github.com/teleswap/teleswap/daemon/session"
+	"github.com/teleswap/teleswap/daemon/volumes"
 	"github.com/teleswap/teleswap/proxy/procnet"
 )
 
@@ -27,8 +28,9 @@ type boxes struct {
 }
 
 type expectation struct {
-	token   string
-	arrived chan session.Box
+	token     string
+	container bool
+	arrived   chan session.Box
 }
 
 func newBoxes(l *sandbox.HandoffListener, log *slog.Logger) *boxes {
@@ -36,8 +38,8 @@ func newBoxes(l *sandbox.HandoffListener, log *slog.Logger) *boxes {
 }
 
 // Expect implements session.Boxes.
-func (b *boxes) Expect(id, token string) (<-chan session.Box, func()) {
-	e := expectation{token: token, arrived: make(chan session.Box, 1)}
+func (b *boxes) Expect(id, token string, container bool) (<-chan session.Box, func()) {
+	e := expectation{token: token, container: container, arrived: make(chan session.Box, 1)}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.expected[id] = e
@@ -74,7 +76,7 @@ func (b *boxes) acceptLoop(ctx context.Context) {
 
 func (b *boxes) deliver(h *sandbox.Handoff) {
 	box := newBox(h)
-	if arrived := b.take(h.Session, h.Token); arrived != nil {
+	if arrived := b.take(h); arrived != nil {
 		arrived <- box
 		return
 	}
@@ -86,14 +88,14 @@ func (b *boxes) deliver(h *sandbox.Handoff) {
 
 // take is where the sandbox of that session and token is waited for; nil where it is
 // not. A token is good once.
-func (b *boxes) take(id, token string) chan<- session.Box {
+func (b *boxes) take(h *sandbox.Handoff) chan<- session.Box {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	e, known := b.expected[id]
-	if !known || subtle.ConstantTimeCompare([]byte(e.token), []byte(token)) != 1 {
+	e, known := b.expected[h.Session]
+	if !known || e.container != h.Container || subtle.ConstantTimeCompare([]byte(e.token), []byte(h.Token)) != 1 {
 		return nil
 	}
-	delete(b.expected, id)
+	delete(b.expected, h.Session)
 	return e.arrived
 }
 
@@ -123,10 +125,12 @@ func (b *box) TakeTUN() *os.File {
 }
 
 // TakeMounts implements session.Box.
-func (b *box) TakeMounts() ([]*os.File, []string) {
+func (b *box) TakeMounts() session.BoxMounts {
 	files := b.handoff.Mounts
 	b.handoff.Mounts = nil
-	return files, b.handoff.MountProblems
+	return session.BoxMounts{
+		Files: files, Problems: b.handoff.MountProblems, Owner: volumes.Owner{UID: b.handoff.UID, GID: b.handoff.GID},
+	}
 }
 
 // Listening implements session.Box.
@@ -171,7 +175,14 @@ func (b *box) Ack(err error) error { return b.handoff.Ack(err) }
 // Kill implements session.Box. The sandbox's first process ends its own tree, with
 // patience, when its command goes; what is left after that has no patience coming.
 func (b *box) Kill() error {
-	b.process.wait()
+	ended := b.process.wait()
+	if b.handoff.Container { // its processes are Docker's
+		if !ended {
+			_ = b.handoff.End() // it has ended meanwhile, or its keeper has: then there is nobody to tell
+			b.process.wait()
+		}
+		return nil
+	}
 	return sandbox.Kill(b.handoff.NetNS, syscall.SIGKILL)
 }
 

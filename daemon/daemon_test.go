@@ -198,15 +198,18 @@ func TestSandboxesMustBeExpected(t *testing.T) {
 		}
 	})
 	b := newBoxes(nil, slog.New(slog.DiscardHandler))
-	arrived, cancel := b.Expect("k3f9qz", "token")
+	arrived, cancel := b.Expect("k3f9qz", "token", false)
 	defer cancel()
-	if e := b.take("k3f9qz", "other"); e != nil {
+	if e := b.take(&sandbox.Handoff{Session: "k3f9qz", Token: "other"}); e != nil {
 		t.Error("a wrong token was taken")
 	}
-	if e := b.take("other", "token"); e != nil {
+	if e := b.take(&sandbox.Handoff{Session: "other", Token: "token"}); e != nil {
 		t.Error("a wrong session was taken")
 	}
-	e := b.take("k3f9qz", "token")
+	if e := b.take(&sandbox.Handoff{Session: "k3f9qz", Token: "token", Container: true}); e != nil {
+		t.Error("a container's was taken for a command's")
+	}
+	e := b.take(&sandbox.Handoff{Session: "k3f9qz", Token: "token"})
 	if e == nil {
 		t.Fatal("the right one was refused")
 	}
@@ -214,7 +217,7 @@ func TestSandboxesMustBeExpected(t *testing.T) {
 	if got := (<-arrived).TakeTUN(); got != r {
 		t.Error("another device arrived")
 	}
-	if e := b.take("k3f9qz", "token"); e != nil {
+	if e := b.take(&sandbox.Handoff{Session: "k3f9qz", Token: "token"}); e != nil {
 		t.Error("a token was good twice")
 	}
 	if err := r.Close(); err != nil {

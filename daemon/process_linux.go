@@ -26,17 +26,18 @@ func openProcess(pid int) process {
 }
 
 // wait returns when the process has ended, or when its patience must be over.
-func (p process) wait() {
+func (p process) wait() (ended bool) {
 	if p.pidfd == nil {
-		return
+		return true
 	}
 	end := time.Now().Add(endPatience)
 	for left := endPatience; left > 0; left = time.Until(end) {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(p.pidfd.Fd()), Events: unix.POLLIN}}, int(left.Milliseconds()))
 		if n > 0 || (err != nil && !errors.Is(err, unix.EINTR)) {
-			return
+			return true
 		}
 	}
+	return false
 }
 
 func (p process) close() error {

@@ -114,7 +114,8 @@ func (s *service) Swap(stream grpc.BidiStreamingServer[api.SwapUp, api.Event]) e
 			Expose: mapsFrom(req.GetExpose()), FromPod: portsFrom(req.GetFromPod()), ToPod: portsFrom(req.GetToPod()),
 		},
 		Image: req.GetAgentImage(), PullPolicy: req.GetAgentPullPolicy(),
-		PID: int(req.GetPid()), Command: req.GetCommand(), Publish: publish,
+		PID: int(req.GetPid()), Command: req.GetCommand(), Publish: publish, InContainer: req.GetInContainer(),
+		ContainerName: req.GetContainerName(),
 	})
 	if err != nil {
 		return unavailable(err)

@@ -6,6 +6,9 @@
 // Clients that everybody has: postgresql-client, redis-tools, curl, git, iputils-ping and bind9-dnsutils by
 // Debian's names; and Debian or Ubuntu, whose packages the servers' image is made of.
 //
+// Docker Engine (Debian's docker.io), for the tests of docker run: they start a dockerd of their own on the laptop, with all
+// its files in the run's folder, and end it. Without it they are skipped, and say so.
+//
 // Linux and root, for the embedded cluster of e2e/cluster: `sudo make e2e` builds it
 // once (some minutes), starts it, and leaves it running for the next time; `make
 // cluster-down` takes it away. Without root all tests here are skipped, and say so. Root

@@ -49,6 +49,9 @@ type child struct {
 	waitErr     error
 }
 
+// starter starts a process; its ctx bounds the start only.
+type starter func(ctx context.Context, stdio runner.Stdio) (process, error)
+
 type startResult struct {
 	process process
 	err     error
@@ -83,21 +86,12 @@ func (c *child) everRan() bool  { return c.ran }
 
 // start begins to start the process; started will have the result. The goroutine ends
 // with the start, which ctx and giveUp bound.
-func (c *child) start(ctx context.Context, spec func() (runner.Spec, error), s streams, tee func(stderr bool, p []byte)) {
+func (c *child) start(ctx context.Context, start starter, s streams, tee func(stderr bool, p []byte)) {
 	ctx, cancel := context.WithCancel(ctx)
 	c.cancelStart = cancel
 	go func() {
-		sp, err := spec()
-		if err != nil {
-			c.started <- startResult{err: err}
-			return
-		}
-		p, err := runner.Start(ctx, sp, runner.Stdio{In: s.in, Out: s.out, Err: s.err, Tee: tee})
-		if err != nil { // a nil *runner.Process would be no nil process
-			c.started <- startResult{err: err}
-			return
-		}
-		c.started <- startResult{process: p}
+		p, err := start(ctx, runner.Stdio{In: s.in, Out: s.out, Err: s.err, Tee: tee})
+		c.started <- startResult{p, err}
 	}()
 }
 

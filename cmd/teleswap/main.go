@@ -15,8 +15,17 @@ var version = "dev"
 func main() {
 	// The first process of a sandbox is this program again; it must not spend time on
 	// anything else.
-	if len(os.Args) > 1 && os.Args[1] == runner.InitArg {
-		os.Exit(runner.InitMain(os.Args[2:]))
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case runner.InitArg:
+			os.Exit(runner.InitMain(os.Args[2:]))
+		case runner.KeepArg: // so are these, in containers
+			os.Exit(runner.KeepMain())
+		case runner.GateArg:
+			os.Exit(runner.GateMain(os.Args[2:]))
+		case runner.MapArg:
+			os.Exit(runner.MapMain())
+		}
 	}
 	os.Exit(Main())
 }

@@ -25,6 +25,8 @@ type app struct {
 	state string // directory of the ledger's parent
 	kube  *kubeFlags
 	told  bool // a starting daemon had something to say
+	// inContainer says that a swap's command is docker run's.
+	inContainer bool
 }
 
 // exitError ends the program with a status; its message, if any, is printed.
@@ -58,7 +60,8 @@ func run(ctx context.Context, args []string, s streams) int {
 		args = append([]string{cobra.ShellCompRequestCmd}, args...)
 	}
 	a := &app{streams: s, paths: runtimePaths(), state: stateDir(), kube: newKubeFlags()}
-	args, command, err := splitRun(args)
+	args, command, inContainer, err := splitRun(args)
+	a.inContainer = inContainer
 	if err == nil {
 		root := a.rootCommand(command)
 		if calledAs := pluginName(os.Args[0]); calledAs != "" {

@@ -5,31 +5,38 @@ import (
 	"strings"
 )
 
-const runFlag = "--run"
+const (
+	runFlag    = "--run"
+	dockerFlag = "--docker-run"
+)
 
-// splitRun takes the command off a swap's arguments: everything after --run belongs to
-// it, flags and all, which no flag parser would grant. A -- in front of --run means
-// that the command has begun already.
-func splitRun(args []string) (rest, command []string, err error) {
+// splitRun takes the command off a swap's arguments: everything after --run or --docker-run belongs to
+// it, flags and all, which no flag parser would grant. A -- in front of them means
+// that the command has begun already. inContainer says that it is docker run's.
+func splitRun(args []string) (rest, command []string, inContainer bool, err error) {
 	verb := slices.Index(args, "swap")
 	if verb < 0 || strings.HasPrefix(args[0], "__") { // __complete must see all of it
-		return args, nil, nil
+		return args, nil, false, nil
 	}
 	for i := verb + 1; i < len(args); i++ {
-		switch first, joined := strings.CutPrefix(args[i], runFlag+"="); {
+		flag, first, joined := strings.Cut(args[i], "=")
+		switch {
 		case args[i] == "--":
-			return args, nil, nil
-		case args[i] == runFlag:
-			command = args[i+1:]
+			return args, nil, false, nil
+		case flag != runFlag && flag != dockerFlag:
+			continue
 		case joined:
 			command = append([]string{first}, args[i+1:]...)
 		default:
-			continue
+			command = args[i+1:]
 		}
-		if len(command) == 0 || command[0] == "" {
-			return nil, nil, usage("--run needs a command: teleswap swap --deployment NAME --run COMMAND ARGUMENTS…")
+		switch empty := len(command) == 0 || command[0] == ""; {
+		case empty && flag == dockerFlag:
+			return nil, nil, false, usage("--docker-run needs an image: %s", dockerForm)
+		case empty:
+			return nil, nil, false, usage("--run needs a command: teleswap swap --deployment NAME --run COMMAND ARGUMENTS…")
 		}
-		return args[:i], command, nil
+		return args[:i], command, flag == dockerFlag, nil
 	}
-	return args, nil, nil
+	return args, nil, false, nil
 }

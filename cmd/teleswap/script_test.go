@@ -109,23 +109,30 @@ func TestSplitRun(t *testing.T) {
 		rest    string
 		command []string
 		fails   bool
+		docker  bool
 	}{
-		{"flags of the command", "swap --deployment a --run go run . -v --help", "swap --deployment a", []string{"go", "run", ".", "-v", "--help"}, false},
-		{"joined", "swap a --run=./server -p 1", "swap a", []string{"./server", "-p", "1"}, false},
-		{"dashes", "swap a -- ./server --run x", "swap a -- ./server --run x", nil, false},
-		{"a -- of the command", "swap a --run npm start -- --port 1", "swap a", []string{"npm", "start", "--", "--port", "1"}, false},
-		{"flags before the verb", "--context c swap a --run x", "--context c swap a", []string{"x"}, false},
-		{"empty", "swap a --run", "", nil, true},
-		{"empty, joined", "swap a --run=", "", nil, true},
-		{"another verb", "leave --run x", "leave --run x", nil, false},
-		{"completion", "__complete swap --run x", "__complete swap --run x", nil, false},
-		{"nothing", "", "", nil, false},
+		{"flags of the command", "swap --deployment a --run go run . -v --help", "swap --deployment a", []string{"go", "run", ".", "-v", "--help"}, false, false},
+		{"joined", "swap a --run=./server -p 1", "swap a", []string{"./server", "-p", "1"}, false, false},
+		{"dashes", "swap a -- ./server --run x", "swap a -- ./server --run x", nil, false, false},
+		{"a -- of the command", "swap a --run npm start -- --port 1", "swap a", []string{"npm", "start", "--", "--port", "1"}, false, false},
+		{"flags before the verb", "--context c swap a --run x", "--context c swap a", []string{"x"}, false, false},
+		{"empty", "swap a --run", "", nil, true, false},
+		{"empty, joined", "swap a --run=", "", nil, true, false},
+		{"another verb", "leave --run x", "leave --run x", nil, false, false},
+		{"completion", "__complete swap --run x", "__complete swap --run x", nil, false, false},
+		{"docker's flags", "swap a --docker-run --rm -it -p 1:2 img --run x", "swap a", []string{"--rm", "-it", "-p", "1:2", "img", "--run", "x"}, false, true},
+		{"docker, joined", "swap a --docker-run=img x", "swap a", []string{"img", "x"}, false, true},
+		{"no image", "swap a --docker-run", "", nil, true, false},
+		{"nothing", "", "", nil, false, false},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			rest, command, err := splitRun(strings.Fields(c.line))
+			rest, command, docker, err := splitRun(strings.Fields(c.line))
 			if (err != nil) != c.fails {
 				t.Fatalf("error %v, want one: %v", err, c.fails)
+			}
+			if docker != c.docker {
+				t.Errorf("in a container: %v, want %v", docker, c.docker)
 			}
 			if got := strings.Join(rest, " "); !c.fails && (got != c.rest || !slices.Equal(command, c.command)) {
 				t.Errorf("rest %q, command %q; want %q, %q", got, command, c.rest, c.command)

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/teleswap/teleswap/daemon/api"
+	"github.com/teleswap/teleswap/daemon/docker"
 )
 
 // swapOptions are the flags of swap.
@@ -29,7 +30,7 @@ func (a *app) swapCommand(command []string) *cobra.Command {
 	var o swapOptions
 	var run string
 	cmd := &cobra.Command{
-		Use:   "swap {--deployment NAME[:CONTAINER] | [KIND/]NAME[:CONTAINER] | --new NAME} {--run COMMAND… | -- COMMAND…}",
+		Use:   "swap {--deployment NAME[:CONTAINER] | [KIND/]NAME[:CONTAINER] | --new NAME} {--run COMMAND… | --docker-run [FLAGS] IMAGE… | -- COMMAND…}",
 		Short: "Run a local process in the place of a workload",
 		Long: `Runs a command in the place of a workload's pods: once it listens, the cluster's
 traffic goes to it, and what it asks of the cluster comes from the pod. Its environment
@@ -40,10 +41,12 @@ or pod (po). A NAME alone is looked for among all of them. Of a DaemonSet the po
 node is swapped; a CronJob or Job is suspended, and the command runs as the Job's pod.
 Where there is nothing to swap yet, --new makes a Deployment and takes it away again.
 
---run takes the rest of the line, flags and all; so does --.
+--run takes the rest of the line, flags and all; so does --. --docker-run takes it as docker run
+does: the container stands in the pod's place, with its network, variables and volumes.
 The exit status is the command's; 128+N if signal N ended it; 2 for wrong usage.`,
 		Example: `  teleswap swap --deployment service-a --run go run .
   teleswap swap service-a -- python3 -m http.server 8080
+  teleswap swap service-a --docker-run --rm -it -v $PWD:/src service-a:dev
   teleswap swap -n shop --deployment web:nginx --run ./server --port 8080
   teleswap swap service-a --expose 3000:8080 --publish 9229 --run node --inspect server.js
   teleswap swap --new hello --expose 8080 --run ./server`,
@@ -70,7 +73,11 @@ The exit status is the command's; 128+N if signal N ended it; 2 for wrong usage.
 			if err != nil {
 				return err
 			}
-			return a.swap(cmd.Context(), req, wishes{env: env, podLogs: !o.noPodLogs, hooks: o.hooks})
+			w := wishes{env: env, podLogs: !o.noPodLogs, hooks: o.hooks}
+			if err := a.checkContainer(cmd.Context(), req, &w); err != nil {
+				return err
+			}
+			return a.swap(cmd.Context(), req, w)
 		},
 	}
 	f := cmd.Flags()
@@ -78,6 +85,7 @@ The exit status is the command's; 128+N if signal N ended it; 2 for wrong usage.
 	f.StringVar(&run, "run", "", "the command to run; takes the rest of the line, flags and all")
 	f.StringVar(&o.image, "agent-image", defaultImage(os.Getenv), "image of the agent (also TELESWAP_AGENT_IMAGE)")
 	f.StringVar(&o.pullPolicy, "agent-pull-policy", "", "Always, IfNotPresent or Never; empty leaves it to Kubernetes")
+	addDockerFlag(f)
 	o.env.add(f)
 	o.ports.add(f)
 	o.ports.complete(cmd)
@@ -110,7 +118,7 @@ func (a *app) swapRequest(o swapOptions, args []string, dash int, command []stri
 	if err != nil {
 		return nil, err
 	}
-	if err := checkCommand(command); err != nil {
+	if err := a.checkCommand(command); err != nil {
 		return nil, err
 	}
 	switch o.pullPolicy {
@@ -133,7 +141,11 @@ func (a *app) swapRequest(o swapOptions, args []string, dash int, command []stri
 }
 
 // checkCommand finds the command before anything is changed.
-func checkCommand(command []string) error {
+func (a *app) checkCommand(command []string) error {
+	if a.inContainer {
+		_, err := docker.Parse(command)
+		return dockerError(err)
+	}
 	_, err := exec.LookPath(command[0])
 	if err == nil || errors.Is(err, exec.ErrDot) {
 		return nil

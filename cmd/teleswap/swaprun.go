@@ -22,6 +22,8 @@ type wishes struct {
 	podLogs bool
 	// hooks has the container's lifecycle hooks run in the command's sandbox.
 	hooks bool
+	// container has the command run by docker; nil: it is a process of this machine.
+	container *container
 }
 
 // swapping is one swap as the command sees it: events of the session, signals, and the
@@ -163,7 +165,7 @@ func (s *swapping) event(ctx context.Context, e *api.Event) {
 		if s.wishes.podLogs {
 			s.logs = startPodLogs(ctx, s.client, e.GetSession(), s.ui)
 		}
-		s.child.start(ctx, s.spec(e.GetSession(), m.Prepare), s.app.streams, s.logs.tee())
+		s.child.start(ctx, s.starter(e.GetSession(), m.Prepare), s.app.streams, s.logs.tee())
 	case *api.Event_Active:
 		s.active = true
 		s.ui.line("swapped: %s is now this process (pid %d); Ctrl-C ends it", m.Active.GetTarget(), m.Active.GetPid())
@@ -329,13 +331,28 @@ func signalStatus(sig os.Signal) int {
 	return statusFailure
 }
 
-// spec makes, when it is called, the sandbox for a session's process. It may be called from another goroutine.
-func (s *swapping) spec(session string, p *api.Prepare) func() (runner.Spec, error) {
+// starter makes, when it is called, the sandbox for a session's process, and starts it. It may be called from another
+// goroutine.
+func (s *swapping) starter(session string, p *api.Prepare) starter {
 	warn := func(format string, args ...any) { s.ui.line("! "+format, args...) }
-	command := s.req.GetCommand()
-	return func() (runner.Spec, error) {
-		return makeSpec(session, p, command, func(pod []string) ([]string, error) {
-			return s.wishes.env.plan(os.Environ(), pod, command, warn)
+	command, local := s.req.GetCommand(), os.Environ()
+	if s.wishes.container != nil {
+		local = nil // the container has its image's
+	}
+	return func(ctx context.Context, stdio runner.Stdio) (process, error) {
+		spec, err := makeSpec(session, p, command, func(pod []string) ([]string, error) {
+			return s.wishes.env.plan(local, pod, command, warn)
 		})
+		if err != nil {
+			return nil, err
+		}
+		if c := s.wishes.container; c != nil {
+			return c.start(ctx, spec, stdio)
+		}
+		started, err := runner.Start(ctx, spec, stdio)
+		if err != nil { // a nil *runner.Process would be no nil process
+			return nil, err
+		}
+		return started, nil
 	}
 }

@@ -217,6 +217,10 @@ type SwapRequest struct {
 	// Ports of the pod's loopback address that the process wants to call, and those that lead to the process.
 	ToPod   []*Port `protobuf:"bytes,32,rep,name=to_pod,json=toPod,proto3" json:"to_pod,omitempty"`
 	FromPod []*Port `protobuf:"bytes,33,rep,name=from_pod,json=fromPod,proto3" json:"from_pod,omitempty"`
+	// The command runs in a container (docker run): its keeper, a process of root's, hands the sandbox over.
+	InContainer bool `protobuf:"varint,40,opt,name=in_container,json=inContainer,proto3" json:"in_container,omitempty"`
+	// What the user calls it; empty: teleswap-SESSION.
+	ContainerName string `protobuf:"bytes,41,opt,name=container_name,json=containerName,proto3" json:"container_name,omitempty"`
 	// There is no target: a Deployment of the name is made, and taken away at the end; with which ServiceAccount.
 	New            bool   `protobuf:"varint,43,opt,name=new,proto3" json:"new,omitempty"`
 	ServiceAccount string `protobuf:"bytes,44,opt,name=service_account,json=serviceAccount,proto3" json:"service_account,omitempty"`
@@ -359,6 +363,20 @@ func (x *SwapRequest) GetFromPod() []*Port {
 		return x.FromPod
 	}
 	return nil
+}
+
+func (x *SwapRequest) GetInContainer() bool {
+	if x != nil {
+		return x.InContainer
+	}
+	return false
+}
+
+func (x *SwapRequest) GetContainerName() string {
+	if x != nil {
+		return x.ContainerName
+	}
+	return ""
 }
 
 func (x *SwapRequest) GetNew() bool {
@@ -1826,8 +1844,10 @@ type Session struct {
 	Problem string   `protobuf:"bytes,11,opt,name=problem,proto3" json:"problem,omitempty"`
 	Command []string `protobuf:"bytes,12,rep,name=command,proto3" json:"command,omitempty"`
 	// The target's ports and the process's that they lead to.
-	Ports         []*PortMap `protobuf:"bytes,30,rep,name=ports,proto3" json:"ports,omitempty"`
-	Published     []*Publish `protobuf:"bytes,31,rep,name=published,proto3" json:"published,omitempty"`
+	Ports     []*PortMap `protobuf:"bytes,30,rep,name=ports,proto3" json:"ports,omitempty"`
+	Published []*Publish `protobuf:"bytes,31,rep,name=published,proto3" json:"published,omitempty"`
+	// What docker calls the container in which the process is; empty: it is in none.
+	Container     string `protobuf:"bytes,40,opt,name=container,proto3" json:"container,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1958,6 +1978,13 @@ func (x *Session) GetPublished() []*Publish {
 		return x.Published
 	}
 	return nil
+}
+
+func (x *Session) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
 }
 
 type TargetsRequest struct {
@@ -2579,7 +2606,7 @@ const file_daemon_proto_rawDesc = "" +
 	"\rchild_started\x18\x02 \x01(\v2 .teleswap.daemon.v1.ChildStartedH\x00R\fchildStarted\x12D\n" +
 	"\fchild_exited\x18\x03 \x01(\v2\x1f.teleswap.daemon.v1.ChildExitedH\x00R\vchildExited\x12+\n" +
 	"\x03end\x18\x04 \x01(\v2\x17.teleswap.daemon.v1.EndH\x00R\x03endB\t\n" +
-	"\amessage\"\xea\x04\n" +
+	"\amessage\"\xb4\x05\n" +
 	"\vSwapRequest\x12\x1e\n" +
 	"\n" +
 	"connection\x18\x01 \x01(\fR\n" +
@@ -2599,7 +2626,9 @@ const file_daemon_proto_rawDesc = "" +
 	"\x06expose\x18\x1e \x03(\v2\x1b.teleswap.daemon.v1.PortMapR\x06expose\x125\n" +
 	"\apublish\x18\x1f \x03(\v2\x1b.teleswap.daemon.v1.PublishR\apublish\x12/\n" +
 	"\x06to_pod\x18  \x03(\v2\x18.teleswap.daemon.v1.PortR\x05toPod\x123\n" +
-	"\bfrom_pod\x18! \x03(\v2\x18.teleswap.daemon.v1.PortR\afromPod\x12\x10\n" +
+	"\bfrom_pod\x18! \x03(\v2\x18.teleswap.daemon.v1.PortR\afromPod\x12!\n" +
+	"\fin_container\x18( \x01(\bR\vinContainer\x12%\n" +
+	"\x0econtainer_name\x18) \x01(\tR\rcontainerName\x12\x10\n" +
 	"\x03new\x18+ \x01(\bR\x03new\x12'\n" +
 	"\x0fservice_account\x18, \x01(\tR\x0eserviceAccount\x12\x1d\n" +
 	"\n" +
@@ -2706,7 +2735,7 @@ const file_daemon_proto_rawDesc = "" +
 	"\x03pid\x18\x01 \x01(\x03R\x03pid\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x127\n" +
 	"\bsessions\x18\x03 \x03(\v2\x1b.teleswap.daemon.v1.SessionR\bsessions\x120\n" +
-	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xd0\x03\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xee\x03\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x1c\n" +
@@ -2722,7 +2751,8 @@ const file_daemon_proto_rawDesc = "" +
 	"\aproblem\x18\v \x01(\tR\aproblem\x12\x18\n" +
 	"\acommand\x18\f \x03(\tR\acommand\x121\n" +
 	"\x05ports\x18\x1e \x03(\v2\x1b.teleswap.daemon.v1.PortMapR\x05ports\x129\n" +
-	"\tpublished\x18\x1f \x03(\v2\x1b.teleswap.daemon.v1.PublishR\tpublished\"0\n" +
+	"\tpublished\x18\x1f \x03(\v2\x1b.teleswap.daemon.v1.PublishR\tpublished\x12\x1c\n" +
+	"\tcontainer\x18( \x01(\tR\tcontainer\"0\n" +
 	"\x0eTargetsRequest\x12\x1e\n" +
 	"\n" +
 	"connection\x18\x01 \x01(\fR\n" +

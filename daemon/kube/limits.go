@@ -13,6 +13,21 @@ import (
 // and only for kinds that the target's pods have. The first is true of every target.
 func (t *Target) Limits(uid int) []string { return limitsOf(t.podSpec(), t.Container, uid) }
 
+// ContainerLimits are the Limits of a container of Docker's in the target's place.
+func (t *Target) ContainerLimits() []string { return containerLimitsOf(t.podSpec(), t.Container) }
+
+func containerLimitsOf(spec *corev1.PodSpec, container string) []string {
+	limits := []string{
+		"the container has its own image's files and variables, and the user, rights, memory and CPU that docker's flags give it; the pod's hold for the agent",
+	}
+	for i := range spec.Containers {
+		if c := &spec.Containers[i]; c.Name == container {
+			limits = append(limits, namespacesLimit(spec), sysctlsLimit(spec), devicesLimit(c), sharedFilesLimit(spec, c))
+		}
+	}
+	return slices.DeleteFunc(limits, func(line string) bool { return line == "" })
+}
+
 func limitsOf(spec *corev1.PodSpec, container string, uid int) []string {
 	limits := []string{
 		"the process has your laptop's files, kernel, CPU and memory; what the image sets by ENV is in no specification: --env sets it",

@@ -112,3 +112,18 @@ containers:
 		})
 	}
 }
+
+// TestContainerLimits leaves away what docker's flags are for.
+func TestContainerLimits(t *testing.T) {
+	yes, user := true, int64(1000)
+	spec := &corev1.PodSpec{
+		ShareProcessNamespace: &yes,
+		Containers: []corev1.Container{{
+			Name: "app", SecurityContext: &corev1.SecurityContext{Privileged: &yes, RunAsUser: &user},
+		}},
+	}
+	got := containerLimitsOf(spec, "app")
+	if len(got) != 2 || !strings.Contains(got[0], "docker's flags") || !strings.Contains(got[1], "shareProcessNamespace") {
+		t.Errorf("got %q", got)
+	}
+}

@@ -14,6 +14,9 @@ type EnvOptions struct {
 	Include, Exclude []string
 	// Set are lists of NAME=VALUE that are laid over everything else, later ones over earlier ones.
 	Set []string
+	// InContainer says that the process has a container's environment, not the laptop's: of the pod's only what says where
+	// in its file system the process is (PATH, HOME, PWD), and on which terminal, is left out.
+	InContainer bool
 	// One is the longest NAME=VALUE in bytes that the kernel gives to a process; zero: any. Longer ones are left out.
 	One int
 }
@@ -48,6 +51,19 @@ func matches(globs []string, name string) bool {
 	})
 }
 
+// stays says whether the pod's value of a variable is dropped.
+func (o *EnvOptions) stays(name string) bool {
+	if o.InContainer {
+		return containersOwn[name]
+	}
+	return isLocal(name)
+}
+
+// containersOwn are what the image and the runtime say of a container.
+var containersOwn = map[string]bool{
+	"PATH": true, "HOME": true, "HOSTNAME": true, "TERM": true, "PWD": true, "OLDPWD": true, "SHLVL": true,
+}
+
 // Plan lays the pod's environment over the laptop's, and the user's wishes over both. local and pod are lists of
 // NAME=VALUE, as os.Environ returns them; values are bytes, and pass as they are.
 //
@@ -78,7 +94,7 @@ func Plan(local, pod []string, o EnvOptions) Environment {
 	}
 	for _, kv := range pod {
 		name, value, ok := split(kv)
-		if ok && !isLocal(name) && (len(o.Include) == 0 || matches(o.Include, name)) && !matches(o.Exclude, name) {
+		if ok && !o.stays(name) && (len(o.Include) == 0 || matches(o.Include, name)) && !matches(o.Exclude, name) {
 			set(name, value)
 			fromAfar[name] = true
 		}

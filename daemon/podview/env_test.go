@@ -174,3 +174,13 @@ func TestCheckGlobs(t *testing.T) {
 		}
 	}
 }
+
+// TestPlanInContainer takes all of the pod's but what the image and the runtime say.
+func TestPlanInContainer(t *testing.T) {
+	pod := []string{"PATH=/pod", "HOME=/pod", "LANG=C", "USER=pod", "A=pod"}
+	got := Plan(nil, pod, EnvOptions{InContainer: true, Set: []string{"HOME=/set"}}).All
+	slices.Sort(got)
+	if want := []string{"A=pod", "HOME=/set", "LANG=C", "USER=pod"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

@@ -34,7 +34,8 @@ type Restart struct {
 
 // Report is what the first process tells the CLI: that the command started, that it could not be, or how it ended.
 type Report struct {
-	Started int // process id of the command
+	Ready   bool // a keeper's: the container may be started
+	Started int  // process id of the command
 	Failed  string
 	Stopped syscall.Signal // by which the terminal has stopped the command
 	// Ended is how a command ended that may be started again: the sandbox stays. Exit is the last word.

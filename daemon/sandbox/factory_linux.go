@@ -28,6 +28,8 @@ const (
 type order struct {
 	Welcome *welcome    `json:",omitempty"`
 	Socket  *socketWish `json:",omitempty"`
+	// End has a keeper end its container at once.
+	End bool `json:",omitempty"`
 }
 
 // socketWish asks for a socket in the sandbox: one that listens (or is bound, for UDP) at Addr, or is connected to it.
@@ -52,6 +54,16 @@ func (h *Handoff) Listen(network string, addr netip.AddrPort) (*os.File, error) 
 // connection to others takes the device's way.
 func (h *Handoff) Dial(network string, addr netip.AddrPort) (*os.File, error) {
 	return h.socket(socketWish{Network: network, Addr: addr, Connect: true})
+}
+
+// End has the keeper of a container end it at once, with SIGKILL. It does not wait for that.
+func (h *Handoff) End() error {
+	h.asking.Lock()
+	defer h.asking.Unlock()
+	if err := json.NewEncoder(h.conn).Encode(order{End: true}); err != nil {
+		return net.ErrClosed
+	}
+	return nil
 }
 
 func (h *Handoff) socket(w socketWish) (*os.File, error) {
@@ -110,6 +122,8 @@ func (h *Handoff) ask(w socketWish) (_ *os.File, err error) {
 type factory struct {
 	conn   *net.UnixConn
 	orders *json.Decoder
+	gone   chan struct{} // closed when the daemon's end is, once start was called
+	end    chan struct{} // the daemon's order to end
 }
 
 // awaitWelcome makes sockets until the daemon says whether the command may start.
@@ -134,12 +148,18 @@ func (f *factory) start() error {
 	dropped := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
+		defer close(f.gone)
 		defer func() { _ = f.conn.Close() }()
 		err := dropPrivileges()
 		dropped <- err
 		for err == nil {
 			var o order
-			if err = f.orders.Decode(&o); err == nil {
+			if err = f.orders.Decode(&o); err == nil && o.End {
+				select {
+				case f.end <- struct{}{}:
+				default:
+				}
+			} else if err == nil {
 				err = f.answer(o.Socket)
 			}
 		}

@@ -18,6 +18,8 @@ const (
 	nsswitch   = "/etc/nsswitch.conf"
 	// maxLinks is how many symbolic links a path may have, as in the kernel.
 	maxLinks = 40
+	// storeHere is always there, never a mount, and nobody needs it meanwhile.
+	storeHere = "/proc/self/task"
 )
 
 // nameCaches are the sockets of daemons that answer name look-ups for the C library, bypassing /etc/resolv.conf: the
@@ -46,7 +48,7 @@ func setUpFiles(spec *Spec) (*overlay, error) {
 			files[nsswitch] = changed
 		}
 	}
-	o, err := newOverlay()
+	o, err := newOverlay(storeHere)
 	if err != nil {
 		return nil, err
 	}

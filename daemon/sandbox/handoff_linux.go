@@ -25,6 +25,9 @@ type handoffConn = *net.UnixConn
 type hello struct {
 	Session, Token string
 	Problems       []string
+	// Container says that a keeper is speaking, Owner as whom the container's command runs; nil: as the daemon's user.
+	Container bool  `json:",omitempty"`
+	Owner     *user `json:",omitempty"`
 }
 
 // welcome is the daemon's answer. Error is empty when the command may start.
@@ -95,7 +98,7 @@ func receive(conn *net.UnixConn) (*Handoff, error) {
 	if err != nil {
 		return nil, err
 	}
-	if int(cred.Uid) != os.Geteuid() {
+	if int(cred.Uid) != os.Geteuid() && cred.Uid != 0 {
 		return nil, fmt.Errorf("user %d is not ours", cred.Uid)
 	}
 	_ = conn.SetReadDeadline(time.Now().Add(helloTime))
@@ -110,12 +113,18 @@ func receive(conn *net.UnixConn) (*Handoff, error) {
 	}
 	var hi hello
 	err = json.Unmarshal(buf[:n], &hi)
-	if mounts, ok := mountsOf(files, hi.Problems); ok && err == nil {
+	// Root's may only be a container's keeper, whom Docker runs as root.
+	ours := int(cred.Uid) == os.Geteuid() || hi.Container
+	if mounts, ok := mountsOf(files, hi.Problems); ok && ours && err == nil {
 		_ = conn.SetReadDeadline(time.Time{})
-		return &Handoff{
-			Session: hi.Session, Token: hi.Token, PID: int(cred.Pid),
+		h := &Handoff{
+			Session: hi.Session, Token: hi.Token, PID: int(cred.Pid), Container: hi.Container, UID: os.Geteuid(), GID: os.Getegid(),
 			TUN: files[0], NetNS: files[1], Mounts: mounts, MountProblems: hi.Problems, conn: conn,
-		}, nil
+		}
+		if hi.Owner != nil {
+			h.UID, h.GID = hi.Owner.UID, hi.Owner.GID
+		}
+		return h, nil
 	}
 	for _, f := range files {
 		_ = f.Close()
@@ -210,7 +219,12 @@ func (h *Handoff) Close() error {
 
 // handOver is the sandbox's side: it sends the device, the network namespace and the volumes, and waits for the daemon's
 // word, or until ctx ends. The factory that it returns is the connection to the daemon.
-func handOver(ctx context.Context, spec *Spec, tun *os.File, vols *volumes) (_ *factory, err error) {
+func handOver(ctx context.Context, spec *Spec, tun *os.File, vols *volumes) (*factory, error) {
+	return introduce(ctx, spec, tun, vols, hello{})
+}
+
+// introduce is handOver with more to say.
+func introduce(ctx context.Context, spec *Spec, tun *os.File, vols *volumes, say hello) (_ *factory, err error) {
 	netns, err := os.Open("/proc/self/ns/net")
 	if err != nil {
 		return nil, fmt.Errorf("open the sandbox's network namespace: %w", err)
@@ -227,7 +241,8 @@ func handOver(ctx context.Context, spec *Spec, tun *os.File, vols *volumes) (_ *
 	}()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	files, problems := vols.report()
-	hi, err := json.Marshal(hello{Session: spec.Session, Token: spec.Token, Problems: problems})
+	say.Session, say.Token, say.Problems = spec.Session, spec.Token, problems
+	hi, err := json.Marshal(say)
 	if err != nil {
 		return nil, err
 	}
@@ -240,7 +255,7 @@ func handOver(ctx context.Context, spec *Spec, tun *os.File, vols *volumes) (_ *
 		return nil, fmt.Errorf("hand the sandbox to the daemon: %w", err)
 	}
 	vols.close()
-	f := &factory{conn: conn, orders: json.NewDecoder(conn)}
+	f := &factory{conn: conn, orders: json.NewDecoder(conn), gone: make(chan struct{}), end: make(chan struct{}, 1)}
 	w, err := f.awaitWelcome()
 	if err != nil {
 		return nil, fmt.Errorf("the daemon did not take the sandbox: %w", err)

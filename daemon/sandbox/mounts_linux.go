@@ -33,7 +33,20 @@ type volumes struct {
 	mounts []Mount
 	dir    string // the command's working directory
 	each   []volume
+	// owner is whose the volumes are at first: who fills them.
+	owner user
+	// device opens a FUSE device.
+	device func() (int, error)
+	// taken are paths that somebody else has mounted something on, which stays.
+	taken []string
 }
+
+// user is a process's, as the caller's user namespace has it.
+type user struct{ UID, GID int }
+
+// openDevice opens the machine's FUSE device. Not by os.OpenFile: a device without a file system cannot be polled, and the
+// runtime would note that.
+func openDevice() (int, error) { return unix.Open(fuseDevice, unix.O_RDWR|unix.O_CLOEXEC, 0) }
 
 // volume is one Mount: first a file system in the store, then bound over its path.
 type volume struct {
@@ -47,10 +60,18 @@ type volume struct {
 // makeVolumes makes a file system for each of the spec's mounts, and lays it over its path where that needs no answer
 // of the daemon's. What cannot be made is a volume with a problem, and the laptop's path stays.
 func makeVolumes(o *overlay, spec *Spec) *volumes {
-	v := &volumes{over: o, mounts: spec.Mounts, dir: spec.Dir, each: make([]volume, len(spec.Mounts))}
+	v := &volumes{
+		over: o, mounts: spec.Mounts, dir: spec.Dir, owner: user{os.Geteuid(), os.Getegid()}, device: openDevice,
+	}
 	if v.dir == "" {
 		v.dir, _ = os.Getwd()
 	}
+	v.makeAll()
+	return v
+}
+
+func (v *volumes) makeAll() {
+	v.each = make([]volume, len(v.mounts))
 	for i := range v.mounts {
 		if err := v.make(i); err != nil {
 			v.each[i].problem = err
@@ -68,7 +89,6 @@ func makeVolumes(o *overlay, spec *Spec) *volumes {
 			vol.file = nil
 		}
 	}
-	return v
 }
 
 // make makes the file system and finds out where it belongs.
@@ -87,6 +107,9 @@ func (v *volumes) make(i int) error {
 	if slices.Contains(neverCovered, target) {
 		return fmt.Errorf("every program needs the laptop's own %s", target)
 	}
+	if slices.Contains(v.taken, target) || slices.Contains(v.taken, filepath.Clean(m.Path)) {
+		return errors.New("you have mounted something else there")
+	}
 	if isBelow(v.dir, target) {
 		return errors.New("the command's working directory is in there, and would be hidden")
 	}
@@ -95,7 +118,7 @@ func (v *volumes) make(i int) error {
 		return err
 	}
 	if m.Live {
-		vol.file, err = mountFUSE(vol.at)
+		vol.file, err = v.mountFUSE(vol.at)
 		return err
 	}
 	return v.mountTmpfs(i)
@@ -104,11 +127,13 @@ func (v *volumes) make(i int) error {
 // mountTmpfs makes the volume of a Mount that is not live.
 func (v *volumes) mountTmpfs(i int) error {
 	m, vol := v.mounts[i], &v.each[i]
-	if err := unix.Mount("tmpfs", vol.at, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755"); err != nil {
+	options := fmt.Sprintf("mode=0755,uid=%d,gid=%d", v.owner.UID, v.owner.GID)
+	if err := unix.Mount("tmpfs", vol.at, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
 		return fmt.Errorf("mount a tmpfs: %w", err)
 	}
 	if m.File {
-		if err := os.WriteFile(filepath.Join(vol.at, fileName), nil, 0o644); err != nil {
+		name := filepath.Join(vol.at, fileName)
+		if err := errors.Join(os.WriteFile(name, nil, 0o644), os.Lchown(name, v.owner.UID, v.owner.GID)); err != nil {
 			return err
 		}
 	} else if err := v.over.adopt(vol.at, true); err != nil {
@@ -121,9 +146,8 @@ func (v *volumes) mountTmpfs(i int) error {
 
 // mountFUSE mounts a FUSE file system that nobody serves yet, as fusermount(1) does. Until it is served every access blocks,
 // but for mounting and binding its top.
-func mountFUSE(at string) (*os.File, error) {
-	// Not os.OpenFile: a device without a file system cannot be polled, and the runtime would note that.
-	fd, err := unix.Open(fuseDevice, unix.O_RDWR|unix.O_CLOEXEC, 0)
+func (v *volumes) mountFUSE(at string) (*os.File, error) {
+	fd, err := v.device()
 	if err != nil {
 		return nil, explainFUSE(err)
 	}

@@ -46,6 +46,27 @@ func (h *Handoff) Listen(string, netip.AddrPort) (*os.File, error) { return nil,
 // Dial makes a socket in the sandbox that is connected.
 func (h *Handoff) Dial(string, netip.AddrPort) (*os.File, error) { return nil, ErrUnsupported }
 
+// End has the keeper of a container end it.
+func (h *Handoff) End() error { return ErrUnsupported }
+
+// Keep is the first process of the container that keeps another's network.
+func Keep() int { return 1 }
+
+// MapArg is the first argument with which the program waits to be killed.
+const MapArg = "__sandbox-ids"
+
+// WaitMapped waits until standard input is closed.
+func WaitMapped() int { return 1 }
+
+// KeeperControl and KeeperHandoff are paths in a keeper.
+const (
+	KeeperControl = "/.teleswap/control"
+	KeeperHandoff = "/.teleswap/handoff"
+)
+
+// Gate is the first process of a container.
+func Gate([]string) int { return 1 }
+
 // Close gives the sandbox up.
 func (h *Handoff) Close() error { return nil }
 

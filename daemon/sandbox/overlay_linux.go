@@ -18,12 +18,15 @@ type overlay struct {
 	// False: they are the pod's at the same time, so nothing is removed from them.
 	ours map[uint64]bool
 	made int
+	// layer, if not 0, is the device of a container's own file system: mount points are made in it, as Docker does.
+	layer uint64
+	// idmap, if not nil, is a user namespace whose map binds of a tmpfs get (mount_setattr(2), MOUNT_ATTR_IDMAP).
+	idmap *os.File
 }
 
-// newOverlay mounts the store on a directory that the sandbox will see again as it was once release is called; what was
-// bound elsewhere by then stays.
-func newOverlay() (*overlay, error) {
-	const over = "/proc/self/task" // always there, never a mount, and nobody needs it meanwhile
+// newOverlay mounts the store on over, a directory that the sandbox will see again as it was once release is called; what
+// was bound elsewhere by then stays.
+func newOverlay(over string) (*overlay, error) {
 	if err := unix.Mount("tmpfs", over, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755"); err != nil {
 		return nil, fmt.Errorf("mount a tmpfs in the sandbox: %w", err)
 	}
@@ -44,8 +47,13 @@ func (o *overlay) adopt(path string, disposable bool) error {
 	return err
 }
 
-// release takes the store's name away.
-func (o *overlay) release() { _ = unix.Unmount(o.store, unix.MNT_DETACH) }
+// release takes the store's name away, and lets go of the map of ids.
+func (o *overlay) release() {
+	_ = unix.Unmount(o.store, unix.MNT_DETACH)
+	if o.idmap != nil {
+		_ = o.idmap.Close()
+	}
+}
 
 // fresh is a name in the store that is not taken.
 func (o *overlay) fresh(kind string) string {
@@ -67,9 +75,11 @@ func (o *overlay) cover(source, path string, dir bool) (string, error) {
 			return "", err
 		}
 		if st.IsDir() == dir {
-			return target, unix.Mount(source, target, "", unix.MS_BIND, "")
+			return target, o.bind(source, target)
 		}
 		parent, missing = filepath.Dir(target), filepath.Base(target)
+	} else if dev, err := deviceOf(parent); err == nil && o.layer != 0 && dev == o.layer && makeMountPoint(target, dir) == nil {
+		return target, o.bind(source, target)
 	}
 	first, _, _ := strings.Cut(missing, "/")
 	if err := o.own(parent, first); err != nil {
@@ -78,7 +88,33 @@ func (o *overlay) cover(source, path string, dir bool) (string, error) {
 	if err := makeMountPoint(target, dir); err != nil {
 		return "", err
 	}
-	return target, unix.Mount(source, target, "", unix.MS_BIND, "")
+	return target, o.bind(source, target)
+}
+
+// bind binds source over target.
+func (o *overlay) bind(source, target string) error {
+	var fs unix.Statfs_t
+	if o.idmap != nil && unix.Statfs(source, &fs) == nil && fs.Type == unix.TMPFS_MAGIC {
+		if bindMapped(source, target, o.idmap) == nil {
+			return nil
+		}
+		// Before Linux 6.3 a tmpfs takes no map: its files belong to somebody else then, and their modes decide.
+	}
+	return unix.Mount(source, target, "", unix.MS_BIND, "")
+}
+
+// bindMapped binds source over target with the ids of a user namespace.
+func bindMapped(source, target string, users *os.File) error {
+	tree, err := unix.OpenTree(unix.AT_FDCWD, source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(tree) }()
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(users.Fd())}
+	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		return err
+	}
+	return unix.MoveMount(tree, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 // makeMountPoint makes an empty directory or file and the directories above it.

@@ -53,6 +53,16 @@ type Spec struct {
 	Restarts bool
 	// Held is how many files the first process was given to hold; Start sets it.
 	Held int
+	// Container is set where a keeper gets the Spec: the command is a container's, and Argv and Dir say nothing.
+	Container *Container
+}
+
+// Container is what a keeper must know of the container whose network it keeps.
+type Container struct {
+	// Own are the names of variables that the user has set for the container: they hold over Env.
+	Own []string
+	// Places are where the user has mounted something in it: there the pod's volumes stay away.
+	Places []string
 }
 
 // Mount is a place of the sandbox at which a volume of the pod is seen. The laptop's own files there are covered in the
@@ -73,6 +83,10 @@ type Handoff struct {
 	Session, Token string
 	// PID is the sandbox's first process, as the kernel told it.
 	PID int
+	// Container says that PID is the keeper of a container, which others than root cannot end but by End.
+	Container bool
+	// UID and GID are the command's, as the volumes' file systems know them.
+	UID, GID int
 	// TUN is the device's file (for tun.FromFile), NetNS the network namespace (for Kill). They are the receiver's to
 	// close.
 	TUN, NetNS *os.File

@@ -11,6 +11,7 @@ import (
 
 	"github.com/teleswap/teleswap/daemon/kube"
 	"github.com/teleswap/teleswap/daemon/ledger"
+	"github.com/teleswap/teleswap/daemon/volumes"
 	"github.com/teleswap/teleswap/proxy/procnet"
 	"github.com/teleswap/teleswap/proxy/tunnel"
 )
@@ -130,8 +131,8 @@ type LinkConfig struct {
 type Box interface {
 	// TakeTUN gives the device's file away; the taker closes it.
 	TakeTUN() *os.File
-	// TakeMounts gives the volumes' files away, which the taker closes; nil where problems says why there is none.
-	TakeMounts() (files []*os.File, problems []string)
+	// TakeMounts gives the volumes' files away, which the taker closes.
+	TakeMounts() BoxMounts
 	// Listening are the sockets that listen in the sandbox, but for those of Listen.
 	Listening() ([]procnet.Socket, error)
 	// Listen makes a socket in the sandbox that listens, or for UDP is bound; Dial one that is connected. See
@@ -154,11 +155,19 @@ type KeyStore interface {
 	Forget(session string) error
 }
 
+// BoxMounts are the volumes of a Box.
+type BoxMounts struct {
+	Files    []*os.File // nil where Problems says why there is none
+	Problems []string
+	// Owner is as whom the process runs.
+	Owner volumes.Owner
+}
+
 // Boxes hands out the sandboxes that arrive at the daemon.
 type Boxes interface {
 	// Expect returns where the sandbox of a session will arrive; the func ends the
-	// waiting. A sandbox with another token is refused.
-	Expect(session, token string) (<-chan Box, func())
+	// waiting. A sandbox with another token is refused, and so is a container's where none is expected.
+	Expect(session, token string, container bool) (<-chan Box, func())
 }
 
 // Ledger keeps undo records; see package ledger.

@@ -378,7 +378,7 @@ func (b *fakeBox) receive(ports ...uint16) {
 	b.udp = ports
 }
 
-func (b *fakeBox) TakeMounts() ([]*os.File, []string) { return nil, nil }
+func (b *fakeBox) TakeMounts() BoxMounts { return BoxMounts{} }
 
 func (b *fakeBox) TakeTUN() *os.File { return nil }
 func (b *fakeBox) Listen(string, netip.AddrPort) (*os.File, error) {
@@ -405,7 +405,7 @@ func (b *fakeBox) Close() error        { return nil }
 
 type fakeBoxes struct{ box Box }
 
-func (b fakeBoxes) Expect(string, string) (<-chan Box, func()) {
+func (b fakeBoxes) Expect(string, string, bool) (<-chan Box, func()) {
 	c := make(chan Box, 1)
 	c <- b.box
 	return c, func() {}

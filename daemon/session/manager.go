@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/teleswap/teleswap/daemon/docker"
 	"github.com/teleswap/teleswap/daemon/kube"
 	"github.com/teleswap/teleswap/daemon/ledger"
 )
@@ -26,6 +27,7 @@ type Status struct {
 	Problem                        string
 	Ports                          []kube.PortMap // of the target, and the process's that they lead to
 	Published                      []Publish
+	Container                      string // docker's name of the one in which the process is; empty: none
 }
 
 // Manager owns the sessions of a daemon. Its methods are safe for concurrent use.
@@ -208,8 +210,13 @@ func (m *Manager) Sessions() []*Session {
 func (s *Session) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	container := ""
+	if s.req.InContainer {
+		container = docker.ContainerName(s.id, s.req.ContainerName)
+	}
 	return Status{
-		ID: s.id, Target: s.target, Namespace: s.namespace, Context: s.context, State: s.state, Since: s.since,
+		Container: container,
+		ID:        s.id, Target: s.target, Namespace: s.namespace, Context: s.context, State: s.state, Since: s.since,
 		PID: s.childPID, Command: s.req.Command, Transport: s.transport, AgentPod: s.agentPod,
 		Steps: slices.Clone(s.steps), Problem: s.problem, Ports: s.ports, Published: s.published,
 	}

@@ -23,6 +23,10 @@ type Request struct {
 	PID        int      // of the command
 	Command    []string // what will run
 	Publish    []Publish
+	// InContainer says that it runs in a container, whose keeper hands the sandbox over.
+	InContainer bool
+	// ContainerName is what the user calls it; empty: after the session.
+	ContainerName string
 }
 
 // Session is one swap. Its methods are safe for concurrent use.

@@ -139,8 +139,10 @@ func (s *Session) report(st Step) {
 
 // resolve finds out everything that could stand in the way, and changes nothing.
 func (s *Session) resolve(ctx context.Context, sw *swap) (string, error) {
-	if err := s.cfg.Check(); err != nil {
-		return "", err
+	if !s.req.InContainer { // Docker's daemon makes the namespaces of a container
+		if err := s.cfg.Check(); err != nil {
+			return "", err
+		}
 	}
 	if err := s.publish(ctx, sw); err != nil {
 		return "", err
@@ -172,7 +174,11 @@ func (s *Session) resolve(ctx context.Context, sw *swap) (string, error) {
 	s.target, s.namespace, s.context = sw.target.String(), sw.target.Namespace, cluster.Context()
 	s.ports = allPorts(sw.target)
 	s.mu.Unlock()
-	for _, n := range append(sw.target.Notes, sw.target.Limits(s.cfg.UID)...) {
+	limits := sw.target.Limits(s.cfg.UID)
+	if s.req.InContainer {
+		limits = sw.target.ContainerLimits()
+	}
+	for _, n := range append(sw.target.Notes, limits...) {
 		s.note("%s", n)
 	}
 	return fmt.Sprintf("%s in %s, %s", sw.target, sw.target.Namespace, mapsText(allPorts(sw.target))), nil
@@ -334,7 +340,7 @@ func (s *Session) dial(ctx context.Context, sw *swap) (detail string, err error)
 // start has the owner start its process, and joins its sandbox to the pod.
 func (s *Session) start(ctx context.Context, sw *swap) (string, error) {
 	token := rand.Text()
-	arrived, cancel := s.cfg.Boxes.Expect(s.id, token)
+	arrived, cancel := s.cfg.Boxes.Expect(s.id, token, s.req.InContainer)
 	defer cancel()
 	prefixes := make([]string, 0, len(sw.view.GetPodIps()))
 	for _, ip := range sw.view.GetPodIps() {

@@ -59,7 +59,8 @@ func notShown(f volumes.Found) string {
 
 // startVolumes fills what the sandbox has made. When it returns the first copies are there.
 func (s *Session) startVolumes(ctx context.Context, sw *swap) error {
-	files, problems := sw.box.TakeMounts()
+	got := sw.box.TakeMounts()
+	files, problems := got.Files, got.Problems
 	if len(files) != len(sw.mounts) || len(problems) != len(sw.mounts) {
 		for _, f := range files {
 			if f != nil {
@@ -82,7 +83,7 @@ func (s *Session) startVolumes(ctx context.Context, sw *swap) error {
 	defer cancel()
 	var err error
 	sw.volumes, err = volumes.Start(ctx, volumes.Config{
-		Trees: sw.link.WatchTrees, Files: sw.link.DialFiles, Mounts: mounts, Warn: s.warn, Logger: s.log,
+		Trees: sw.link.WatchTrees, Files: sw.link.DialFiles, Mounts: mounts, Owner: &got.Owner, Warn: s.warn, Logger: s.log,
 	})
 	return err
 }

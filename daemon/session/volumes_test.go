@@ -58,7 +58,7 @@ type mountBox struct {
 	problems []string
 }
 
-func (b mountBox) TakeMounts() ([]*os.File, []string) { return b.files, b.problems }
+func (b mountBox) TakeMounts() BoxMounts { return BoxMounts{Files: b.files, Problems: b.problems} }
 
 // messages collects what a session says.
 func messages(s *Session) func() string {

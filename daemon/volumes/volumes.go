@@ -39,6 +39,8 @@ type Config struct {
 	// Files opens a byte stream on which SFTP version 3 is served. It is called again when one has broken.
 	Files  func(ctx context.Context) (net.Conn, error)
 	Mounts []Mount
+	// Owner is whose everything in live volumes is, as their file systems know users. Nil: ours.
+	Owner *Owner
 	// Warn gets a line for the user. Nil: none.
 	Warn func(format string, args ...any)
 	// Logger: nil discards. No content of a file is logged.
@@ -48,6 +50,9 @@ type Config struct {
 	// Patience is how long an operation on a live volume waits for a broken way to the pod; then it fails with EIO. Zero: 15 s.
 	Patience time.Duration
 }
+
+// Owner is a user and a group.
+type Owner struct{ UID, GID int }
 
 const (
 	// fileName is what a volume that is a single file calls it.

@@ -72,6 +72,9 @@ func (v *Volumes) serve(m Mount) error {
 		return err
 	}
 	vol := &live{remote: v.remote, base: m.Path, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid())}
+	if o := v.cfg.Owner; o != nil {
+		vol.uid, vol.gid = uint32(o.UID), uint32(o.GID)
+	}
 	var root fusefs.InodeEmbedder = newNode(vol)
 	if m.File {
 		root = &fileRoot{vol: vol}

@@ -13,7 +13,7 @@ import (
 
 // Binaries are paths of what was built for this run.
 type Binaries struct {
-	Teleswap     string // with -race
+	Teleswap     string // with -race, static
 	Agent        string // with -race, static
 	Probe        string // static
 	ServiceA     string // static, examples/greet
@@ -26,7 +26,7 @@ func (l *Lab) build(ctx context.Context) error {
 	if err := os.Mkdir(bin, 0o755); err != nil {
 		return fmt.Errorf("make a folder for binaries: %w", err)
 	}
-	static := []struct {
+	plain := []struct {
 		path *string
 		pkg  string
 	}{
@@ -36,7 +36,7 @@ func (l *Lab) build(ctx context.Context) error {
 		{&l.Bin.ServiceANext, "./examples/greet/service-a-next"},
 	}
 	var packages []string
-	for _, s := range static {
+	for _, s := range plain {
 		*s.path = filepath.Join(bin, filepath.Base(s.pkg))
 		packages = append(packages, s.pkg)
 	}
@@ -44,11 +44,8 @@ func (l *Lab) build(ctx context.Context) error {
 		return err
 	}
 	l.Bin.Teleswap, l.Bin.Agent = filepath.Join(bin, "teleswap"), filepath.Join(bin, "teleswap-agent")
-	if err := l.goBuild(ctx, bin, "", "-race", "./cmd/teleswap"); err != nil {
-		return err
-	}
-	// The race detector needs cgo, and the agent's image has no libraries.
-	err := l.goBuild(ctx, bin, "-linkmode external -extldflags -static", "-race", "-tags", "netgo,osusergo", "./cmd/teleswap-agent")
+	// The race detector needs cgo, and neither the agent's image nor the containers of docker run have libraries.
+	err := l.goBuild(ctx, bin, "-linkmode external -extldflags -static", "-race", "-tags", "netgo,osusergo", "./cmd/teleswap", "./cmd/teleswap-agent")
 	if err != nil {
 		return err
 	}

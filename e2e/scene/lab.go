@@ -48,6 +48,7 @@ type Lab struct {
 	hasSecond bool       // whether the run has added it
 
 	extras extras
+	docker dockerOnce
 	config *rest.Config
 }
 
@@ -119,6 +120,11 @@ func Open(ctx context.Context, log io.Writer) (_ *Lab, err error) {
 
 // Close removes what Open made, except the cluster.
 func (l *Lab) Close() {
+	if l.docker.docker != nil {
+		if err := l.docker.docker.close(); err != nil {
+			l.say("end docker: %v", err)
+		}
+	}
 	if l.Laptop != nil {
 		if err := l.Laptop.close(); err != nil {
 			l.say("take the laptop down: %v", err)

@@ -26,10 +26,14 @@ type Laptop struct {
 }
 
 // User is who a command runs as.
-type User struct{ UID int }
+type User struct {
+	UID int
+	// Groups are further groups' numbers, with commas between them.
+	Groups string
+}
 
 // Root runs commands as the machine's administrator.
-var root = User{0}
+var root = User{}
 
 func (l *Lab) setUpLaptop(ctx context.Context) error {
 	lap := &Laptop{net: netns{l.laptopNet}}
@@ -95,9 +99,12 @@ func (lap *Laptop) command(u User, dir string, env []string, argv ...string) *ex
 	}
 	pid := strconv.Itoa(lap.holder.Process.Pid)
 	args := []string{"--net=" + lap.net.path, "--mount=/proc/" + pid + "/ns/mnt", "--wdns=" + dir, "--"}
-	if u != root {
-		uid := strconv.Itoa(u.UID)
-		args = append(args, "setpriv", "--reuid="+uid, "--regid="+uid, "--clear-groups", "--inh-caps=-all", "--")
+	if u.UID != root.UID {
+		uid, groups := strconv.Itoa(u.UID), "--clear-groups"
+		if u.Groups != "" {
+			groups = "--groups=" + u.Groups
+		}
+		args = append(args, "setpriv", "--reuid="+uid, "--regid="+uid, groups, "--inh-caps=-all", "--")
 	}
 	cmd := exec.Command("nsenter", append(args, argv...)...)
 	cmd.Env = env

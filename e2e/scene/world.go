@@ -43,9 +43,9 @@ type World struct {
 func (l *Lab) NewWorld(t testing.TB) *World {
 	t.Helper()
 	n := l.worlds.Add(1)
-	user := User{60000 + int(n)}
+	user := User{UID: 60000 + int(n)}
 	if l.Laptop.holder == nil {
-		user = User{os.Getuid()}
+		user = User{UID: os.Getuid()}
 	}
 	return l.newWorld(t, n, user)
 }

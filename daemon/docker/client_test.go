@@ -1,0 +1,104 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// fake is a docker client that is a shell script.
+func fake(t *testing.T, script string) *Client {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "docker")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return &Client{Path: path}
+}
+
+func TestCheckDaemon(t *testing.T) {
+	dir, err := os.MkdirTemp("", "docker") //nolint:usetesting // a socket's path is short, the test's name long
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "sock")
+	lis, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = lis.Close() })
+	local := func(info string) string {
+		return "case $1 in context) echo unix://" + socket + ";; info) " + info + ";; esac"
+	}
+	for _, tt := range []struct{ name, script, want string }{
+		{"fine", local(`echo '{"OSType":"linux","OperatingSystem":"Debian"}'`), ""},
+		{"another machine", "echo tcp://10.1.2.3:2376", "on another machine (tcp://10.1.2.3:2376)"},
+		{"by ssh", "echo ssh://me@there", "on another machine"},
+		{"nobody there", "echo unix://" + dir + "/none", "docker is not running"},
+		{"no such context", "echo 'context \"x\": not found' >&2; exit 1", `context "x": not found`},
+		{"a virtual machine", local(`echo '{"OSType":"linux","OperatingSystem":"Docker Desktop"}'`), "virtual machine"},
+		{"other containers", local(`echo '{"OSType":"windows"}'`), "containers of windows"},
+		{"its daemon has errors", local(`echo '{"OSType":"linux","ServerErrors":["too old"]}'`), "too old"},
+		{"another program", local("echo hello"), "Docker's own client"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			err := fake(t, tt.script).checkDaemon(t.Context())
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestImage(t *testing.T) {
+	const here = `echo '[{"Id":"sha256:1","Os":"linux","Config":{"Cmd":["/run"],"Volumes":{"/data":{}},"StopSignal":"SIGINT"}}]'`
+	for _, tt := range []struct {
+		name, script string
+		run          Run
+		want, says   string
+	}{
+		{"here", `case $1 in image) ` + here + ";; *) exit 9;; esac", Run{Image: "img"}, "", ""},
+		{
+			"pulled", `case $1 in pull) echo pulling "$@"; : >"$0.pulled";; image) [ -e "$0.pulled" ] || { echo "No such image" >&2; exit 1; }; ` + here + ";; esac",
+			Run{Image: "img", Platform: "linux/arm64"},
+			"", "pulling pull --platform linux/arm64 -- img",
+		},
+		{
+			"nowhere", `case $1 in pull) echo "manifest unknown" >&2; exit 1;; *) echo "No such image" >&2; exit 1;; esac`,
+			Run{Image: "img"},
+			"image img cannot be had: docker pull says: manifest unknown", "",
+		},
+		{"not to be pulled", `echo "No such image" >&2; exit 1`, Run{Image: "img", Pull: "never"}, "--pull never", ""},
+		{"nothing to run", `echo '[{"Os":"linux"}]'`, Run{Image: "img"}, "says not what to run", ""},
+		{"another system", `echo '[{"Os":"windows","Config":{"Cmd":["x"]}}]'`, Run{Image: "img"}, "is for windows", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var progress strings.Builder
+			im, err := fake(t, tt.script).Image(t.Context(), &tt.run, &progress)
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Fatalf("got %v, want %q", err, tt.want)
+			}
+			if !strings.Contains(progress.String(), tt.says) {
+				t.Errorf("progress %q lacks %q", progress.String(), tt.says)
+			}
+			if err == nil && (im.Config.StopSignal != "SIGINT" || len(im.Config.Volumes) != 1) {
+				t.Errorf("got %+v", im)
+			}
+		})
+	}
+}
+
+func TestImageInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stopped := errors.New("stopped")
+	cancel(stopped)
+	if _, err := fake(t, "exit 1").Image(ctx, &Run{Image: "img"}, io.Discard); !errors.Is(err, stopped) {
+		t.Errorf("got %v, want %v", err, stopped)
+	}
+}
