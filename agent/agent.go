@@ -257,12 +257,13 @@ func (a *agent) drain() {
 // control is what the laptop can ask of the agent.
 type control struct{ a *agent }
 
-// SetReady sets what the readiness probe is told. Ready also ends a hold or hand-over.
+// SetReady sets what the readiness probe is told. Ready also ends a hold or hand-over; not ready, the pod need not wait for
+// the process when it ends.
 func (c control) SetReady(ready bool) error {
 	if ready {
 		c.a.router.become(serving, nil)
-		c.a.process.Store(true)
 	}
+	c.a.process.Store(ready)
 	c.a.ready.set(ready)
 	c.a.log.Info("the local process", "listens", ready)
 	return nil

@@ -105,6 +105,10 @@ func (s *service) Swap(stream grpc.BidiStreamingServer[api.SwapUp, api.Event]) e
 	if err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
+	also, err := session.ParseAlso(req.GetAlsoProxy())
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
 	sess, events, err := s.sessions.Swap(stream.Context(), session.Request{
 		Connection: json.RawMessage(req.GetConnection()),
 		Ref: kube.Ref{
@@ -115,7 +119,7 @@ func (s *service) Swap(stream grpc.BidiStreamingServer[api.SwapUp, api.Event]) e
 		},
 		Image: req.GetAgentImage(), PullPolicy: req.GetAgentPullPolicy(),
 		PID: int(req.GetPid()), Command: req.GetCommand(), Publish: publish, InContainer: req.GetInContainer(),
-		ContainerName: req.GetContainerName(),
+		ContainerName: req.GetContainerName(), Also: also, NoVolumes: req.GetNoVolumes(),
 	})
 	if err != nil {
 		return unavailable(err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -15,7 +16,7 @@ import (
 // envFlags are the flags that say what the process's environment is.
 type envFlags struct {
 	set, files, include, exclude []string
-	json                         string
+	json, write                  string
 }
 
 func (e *envFlags) add(f *pflag.FlagSet) {
@@ -24,12 +25,14 @@ func (e *envFlags) add(f *pflag.FlagSet) {
 	f.StringArrayVar(&e.include, "env-include", nil, "take only the pod's variables that match `GLOB` (repeatable)")
 	f.StringArrayVar(&e.exclude, "env-exclude", nil, "leave the pod's variables that match `GLOB` out; holds over --env-include (repeatable)")
 	f.StringVar(&e.json, "env-json", "", "write what the process has from the pod, --env-file and --env to `FILE`, a JSON object, mode 0600")
+	f.StringVar(&e.write, "env-write", "", "write the same to `FILE` as docker's --env-file takes it, a KEY=VALUE a line, mode 0600")
 }
 
 // environment is a checked wish for the process's environment.
 type environment struct {
 	podview.EnvOptions
-	json string // path of the file to write; empty: none
+	json, lines string   // paths of the files to write; empty: none
+	old         []string // set below the pod's, for programs of the old tool's users
 }
 
 // check reads the files and refuses what is wrong, before anything is changed.
@@ -58,7 +61,10 @@ func (e *envFlags) check(lookup func(string) (string, bool)) (environment, error
 		}
 	}
 	var err error
-	wish.json, err = checkJSONPath(e.json)
+	if wish.json, err = checkOutput("--env-json", e.json); err != nil {
+		return wish, err
+	}
+	wish.lines, err = checkOutput("--env-write", e.write)
 	return wish, err
 }
 
@@ -81,31 +87,34 @@ func withoutPath(err error) error {
 	return err
 }
 
-// checkJSONPath finds out what can be found out before there is anything to write.
-func checkJSONPath(path string) (string, error) {
+// checkOutput finds out what can be found out before there is anything to write.
+func checkOutput(flag, path string) (string, error) {
 	switch path {
 	case "":
 		return "", nil
 	case "-":
-		return "", usage("--env-json -: standard output is the process's own; name a file")
+		return "", usage("%s -: standard output is the process's own; name a file", flag)
 	}
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return "", fmt.Errorf("find the working directory: %w", err)
 	}
 	if info, err := os.Stat(abs); err == nil && info.IsDir() {
-		return "", usage("--env-json %s: it is a directory; name a file in it", path)
+		return "", usage("%s %s: it is a directory; name a file in it", flag, path)
 	}
 	if info, err := os.Stat(filepath.Dir(abs)); err != nil || !info.IsDir() {
-		return "", usage("--env-json %s: there is no directory %s", path, filepath.Dir(abs))
+		return "", usage("%s %s: there is no directory %s", flag, path, filepath.Dir(abs))
 	}
 	return abs, nil
 }
 
 // plan is the process's environment. warn is told what it will not see.
 func (e environment) plan(local, pod, command []string, warn func(format string, args ...any)) ([]string, error) {
-	plan := podview.Plan(local, pod, e.EnvOptions)
-	if err := e.write(plan.Pod, warn); err != nil {
+	plan := podview.Plan(local, slices.Concat(e.old, pod), e.EnvOptions)
+	if err := e.writeJSON(plan.Pod, warn); err != nil {
+		return nil, err
+	}
+	if err := e.writeLines(plan.Pod, warn); err != nil {
 		return nil, err
 	}
 	if len(plan.Left) > 0 {
@@ -123,8 +132,8 @@ func (e environment) elsewhere() string {
 	return "; it is in " + e.json
 }
 
-// write writes the variables to the file that was asked for.
-func (e environment) write(env []string, warn func(format string, args ...any)) error {
+// writeJSON writes the variables to the file of --env-json.
+func (e environment) writeJSON(env []string, warn func(format string, args ...any)) error {
 	if e.json == "" {
 		return nil
 	}
@@ -132,7 +141,33 @@ func (e environment) write(env []string, warn func(format string, args ...any)) 
 	if err != nil {
 		return fmt.Errorf("encode the environment: %w", err)
 	}
-	f, err := os.OpenFile(e.json, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, secretMode)
+	if err := writeSecrets(e.json, data); err != nil {
+		return err
+	}
+	if len(mangled) > 0 {
+		warn("%s has bytes that are no UTF-8, which JSON cannot hold: in %s they are U+FFFD", strings.Join(mangled, ", "), e.json)
+	}
+	return nil
+}
+
+// writeLines writes the variables to the file of --env-write.
+func (e environment) writeLines(env []string, warn func(format string, args ...any)) error {
+	if e.lines == "" {
+		return nil
+	}
+	data, left := podview.EnvLines(env)
+	if err := writeSecrets(e.lines, data); err != nil {
+		return err
+	}
+	if len(left) > 0 {
+		warn("%s has no line for %s: a value of several lines cannot stand there (--env-json has it)", e.lines, strings.Join(left, ", "))
+	}
+	return nil
+}
+
+// writeSecrets writes a file that only its owner may read.
+func writeSecrets(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, secretMode)
 	if err != nil {
 		return fmt.Errorf("write the environment: %w", err)
 	}
@@ -145,9 +180,6 @@ func (e environment) write(env []string, warn func(format string, args ...any)) 
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("write the environment: %w", err)
-	}
-	if len(mangled) > 0 {
-		warn("%s has bytes that are no UTF-8, which JSON cannot hold: in %s they are U+FFFD", strings.Join(mangled, ", "), e.json)
 	}
 	return nil
 }

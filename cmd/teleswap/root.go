@@ -27,6 +27,8 @@ type app struct {
 	told  bool // a starting daemon had something to say
 	// inContainer says that a swap's command is docker run's.
 	inContainer bool
+	// oldEnv are variables that the old tool set for its command, where its command line was given.
+	oldEnv []string
 }
 
 // exitError ends the program with a status; its message, if any, is printed.
@@ -60,8 +62,11 @@ func run(ctx context.Context, args []string, s streams) int {
 		args = append([]string{cobra.ShellCompRequestCmd}, args...)
 	}
 	a := &app{streams: s, paths: runtimePaths(), state: stateDir(), kube: newKubeFlags()}
-	args, command, inContainer, err := splitRun(args)
-	a.inContainer = inContainer
+	args, err := a.takeOldForm(args)
+	var command []string
+	if err == nil {
+		args, command, a.inContainer, err = splitRun(args)
+	}
 	if err == nil {
 		root := a.rootCommand(command)
 		if calledAs := pluginName(os.Args[0]); calledAs != "" {
@@ -90,7 +95,10 @@ func (a *app) rootCommand(command []string) *cobra.Command {
 		Short: "Put a local process in the place of a workload in a Kubernetes cluster",
 		Long: `Teleswap runs a process on this machine in the place of a workload in a Kubernetes
 cluster: the cluster's traffic reaches it, it reaches the cluster's Services by name,
-and it has the environment of the pod. When it ends, the cluster is as it was.`,
+and it has the environment of the pod. When it ends, the cluster is as it was.
+
+The command line of Telepresence 1.x works, too (teleswap --swap-deployment NAME --run COMMAND…),
+and is answered with the new form.`,
 		Example:       "  teleswap swap --deployment service-a --run go run .\n  teleswap swap service-a -- ./server --port 8080",
 		SilenceUsage:  true,
 		SilenceErrors: true,

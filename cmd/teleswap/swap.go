@@ -22,6 +22,8 @@ type swapOptions struct {
 	env        envFlags
 	ports      portFlags
 	fresh      newFlags
+	also       alsoFlags
+	mount      mountFlags
 	noPodLogs  bool
 	hooks      bool
 }
@@ -56,12 +58,14 @@ The exit status is the command's; 128+N if signal N ended it; 2 for wrong usage.
 			if err := checkValues(cmd.Flags()); err != nil {
 				return err
 			}
-			req, err := a.swapRequest(o, args, cmd.ArgsLenAtDash(), command)
+			req, err := a.swapRequest(&o, args, cmd.ArgsLenAtDash(), command)
 			if err != nil {
 				return err
 			}
-			if f := cmd.Flags().Lookup("env-json"); f.Changed && o.env.json == "" {
-				return usage("--env-json: it names no file")
+			for flag, file := range map[string]string{"env-json": o.env.json, "env-write": o.env.write} {
+				if cmd.Flags().Changed(flag) && file == "" {
+					return usage("--%s: it names no file", flag)
+				}
 			}
 			if err := o.ports.put(req); err != nil {
 				return err
@@ -69,11 +73,24 @@ The exit status is the command's; 128+N if signal N ended it; 2 for wrong usage.
 			if err := o.fresh.put(cmd.Flags(), req); err != nil {
 				return err
 			}
+			if err := o.also.put(req); err != nil {
+				return err
+			}
+			volumes, root, err := o.mount.check()
+			defer o.mount.end()
+			if err != nil {
+				return err
+			}
+			if root != "" && a.inContainer {
+				return usage("--mount %s: the pod's volumes are in the container, at their own paths; docker's -v shows it other files", root)
+			}
+			req.NoVolumes = !volumes
 			env, err := o.env.check(os.LookupEnv)
 			if err != nil {
 				return err
 			}
-			w := wishes{env: env, podLogs: !o.noPodLogs, hooks: o.hooks}
+			env.old = a.oldEnv
+			w := wishes{env: env, root: root, podLogs: !o.noPodLogs, hooks: o.hooks}
 			if err := a.checkContainer(cmd.Context(), req, &w); err != nil {
 				return err
 			}
@@ -91,6 +108,9 @@ The exit status is the command's; 128+N if signal N ended it; 2 for wrong usage.
 	o.ports.complete(cmd)
 	o.fresh.add(f)
 	o.fresh.complete(cmd)
+	o.also.add(f)
+	o.also.complete(cmd)
+	o.mount.add(f)
 	f.BoolVar(&o.hooks, "lifecycle-hooks", false, "run the container's postStart and preStop hooks in the command's sandbox")
 	f.BoolVar(&o.noPodLogs, "no-pod-logs", false, "keep the command's output out of the log of the agent's pod")
 	for flag, complete := range map[string]cobra.CompletionFunc{
@@ -113,7 +133,12 @@ func defaultImage(getenv func(string) string) string {
 
 // swapRequest checks what can be checked without the cluster. dash is how many
 // arguments came before a --, -1 without one; command is what --run took.
-func (a *app) swapRequest(o swapOptions, args []string, dash int, command []string) (*api.SwapRequest, error) {
+func (a *app) swapRequest(o *swapOptions, args []string, dash int, command []string) (*api.SwapRequest, error) {
+	if a.inContainer && o.fresh.name == "" && len(o.target.named) == 0 && len(args) == 0 {
+		if err := o.fresh.byImage(command); err != nil {
+			return nil, err
+		}
+	}
 	target, command, err := splitSwap(o.target, o.fresh.name, args, dash, command)
 	if err != nil {
 		return nil, err

@@ -7,6 +7,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/teleswap/teleswap/daemon/api"
+	"github.com/teleswap/teleswap/daemon/docker"
+	"github.com/teleswap/teleswap/daemon/kube"
 )
 
 // newFlags ask for a Deployment that was not there, instead of a target.
@@ -28,7 +30,7 @@ func (n *newFlags) complete(cmd *cobra.Command) {
 
 // put checks the flags and writes them into the request. The name is the target's already.
 func (n *newFlags) put(f *pflag.FlagSet, req *api.SwapRequest) error {
-	made := f.Changed("new")
+	made := n.name != ""
 	if !made && f.Changed("serviceaccount") {
 		return usage("--serviceaccount: a swapped target keeps its own; it is for what is made anew, by --new NAME")
 	}
@@ -38,6 +40,18 @@ func (n *newFlags) put(f *pflag.FlagSet, req *api.SwapRequest) error {
 		}
 	}
 	req.New, req.ServiceAccount = made, n.serviceAccount
+	return nil
+}
+
+// byImage names what is made after the image where docker run is given and nothing to swap.
+func (n *newFlags) byImage(command []string) error {
+	run, err := docker.Parse(command)
+	if err != nil {
+		return dockerError(err)
+	}
+	if n.name = kube.NewName(run.Image); n.name == "" {
+		return usage("no Deployment can be named after image %s: name it by --new NAME, or name a target to swap", run.Image)
+	}
 	return nil
 }
 

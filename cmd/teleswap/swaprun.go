@@ -18,6 +18,8 @@ import (
 // wishes are the parts of a swap that the daemon need not know.
 type wishes struct {
 	env environment
+	// root is where the command's / is seen again; empty: nowhere.
+	root string
 	// podLogs has the command's output in the log of the agent's pod, too.
 	podLogs bool
 	// hooks has the container's lifecycle hooks run in the command's sandbox.
@@ -346,6 +348,7 @@ func (s *swapping) starter(session string, p *api.Prepare) starter {
 		if err != nil {
 			return nil, err
 		}
+		spec.Root = s.wishes.root
 		if c := s.wishes.container; c != nil {
 			return c.start(ctx, spec, stdio)
 		}

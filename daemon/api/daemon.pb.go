@@ -225,7 +225,9 @@ type SwapRequest struct {
 	New            bool   `protobuf:"varint,43,opt,name=new,proto3" json:"new,omitempty"`
 	ServiceAccount string `protobuf:"bytes,44,opt,name=service_account,json=serviceAccount,proto3" json:"service_account,omitempty"`
 	// Destinations that are reached through the pod: names, addresses or prefixes.
-	AlsoProxy     []string `protobuf:"bytes,45,rep,name=also_proxy,json=alsoProxy,proto3" json:"also_proxy,omitempty"`
+	AlsoProxy []string `protobuf:"bytes,45,rep,name=also_proxy,json=alsoProxy,proto3" json:"also_proxy,omitempty"`
+	// The process sees none of the pod's volumes.
+	NoVolumes     bool `protobuf:"varint,46,opt,name=no_volumes,json=noVolumes,proto3" json:"no_volumes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -398,6 +400,13 @@ func (x *SwapRequest) GetAlsoProxy() []string {
 		return x.AlsoProxy
 	}
 	return nil
+}
+
+func (x *SwapRequest) GetNoVolumes() bool {
+	if x != nil {
+		return x.NoVolumes
+	}
+	return false
 }
 
 // PortMap is a port of the target, remote, and the port of the process that it leads to.
@@ -2606,7 +2615,7 @@ const file_daemon_proto_rawDesc = "" +
 	"\rchild_started\x18\x02 \x01(\v2 .teleswap.daemon.v1.ChildStartedH\x00R\fchildStarted\x12D\n" +
 	"\fchild_exited\x18\x03 \x01(\v2\x1f.teleswap.daemon.v1.ChildExitedH\x00R\vchildExited\x12+\n" +
 	"\x03end\x18\x04 \x01(\v2\x17.teleswap.daemon.v1.EndH\x00R\x03endB\t\n" +
-	"\amessage\"\xb4\x05\n" +
+	"\amessage\"\xd3\x05\n" +
 	"\vSwapRequest\x12\x1e\n" +
 	"\n" +
 	"connection\x18\x01 \x01(\fR\n" +
@@ -2632,7 +2641,9 @@ const file_daemon_proto_rawDesc = "" +
 	"\x03new\x18+ \x01(\bR\x03new\x12'\n" +
 	"\x0fservice_account\x18, \x01(\tR\x0eserviceAccount\x12\x1d\n" +
 	"\n" +
-	"also_proxy\x18- \x03(\tR\talsoProxy\"I\n" +
+	"also_proxy\x18- \x03(\tR\talsoProxy\x12\x1d\n" +
+	"\n" +
+	"no_volumes\x18. \x01(\bR\tnoVolumes\"I\n" +
 	"\aPortMap\x12\x14\n" +
 	"\x05local\x18\x01 \x01(\rR\x05local\x12\x16\n" +
 	"\x06remote\x18\x02 \x01(\rR\x06remote\x12\x10\n" +

@@ -66,6 +66,23 @@ func ParseEnvFile(r io.Reader, lookup func(string) (string, bool)) ([]string, er
 	}
 }
 
+// EnvLines are variables as ParseEnvFile reads them, a line each. Those of several lines cannot stand there:
+// their names are returned.
+func EnvLines(env []string) (data []byte, left []string) {
+	var out bytes.Buffer
+	for _, kv := range env {
+		name, value, ok := split(kv)
+		switch {
+		case !ok:
+		case strings.ContainsAny(value, "\n\r"):
+			left = append(left, name)
+		default:
+			out.WriteString(kv + "\n")
+		}
+	}
+	return out.Bytes(), left
+}
+
 // EnvJSON is a JSON object of variables, with a newline at its end. JSON is Unicode: in values that are not
 // UTF-8 each wrong byte becomes U+FFFD, and their names are returned.
 func EnvJSON(env []string) (data []byte, mangled []string, err error) {

@@ -113,6 +113,9 @@ func prepare(spec *Spec, orders <-chan Order) (int, error) {
 		return 0, err
 	}
 	laid.release()
+	if err := repeatRoot(spec.Root); err != nil {
+		return 0, err
+	}
 	if err := sockets.start(); err != nil {
 		return 0, err
 	}
@@ -120,6 +123,17 @@ func prepare(spec *Spec, orders <-chan Order) (int, error) {
 		return 0, err
 	}
 	return startCommand(spec)
+}
+
+// repeatRoot shows all that is at / below a directory, too.
+func repeatRoot(at string) error {
+	if at == "" {
+		return nil
+	}
+	if err := unix.Mount("/", at, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("show the files of / below %s: %w", at, err)
+	}
+	return nil
 }
 
 // startCommand starts the user's command as our child, on our thread. It dies with us if we are killed.

@@ -41,6 +41,8 @@ type Spec struct {
 	ResolvConf, Hosts []byte
 	// Mounts are where the pod's volumes are seen.
 	Mounts []Mount
+	// Root is a directory below which all that is at / is seen again, the volumes, too. Empty: none.
+	Root string
 	// Env, Dir and Argv are the user's command. Argv[0] is looked up in the PATH of Env. Dir empty: the CLI's.
 	Env  []string
 	Dir  string

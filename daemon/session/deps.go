@@ -99,6 +99,8 @@ type Agent interface {
 	SetReady(ctx context.Context) error
 	// Hold tells the agent that nobody serves at this end any more.
 	Hold(ctx context.Context) error
+	// Retire tells the agent that the process has ended, and that nobody comes after it.
+	Retire(ctx context.Context) error
 	// HandOver tells the agent which pods serve in its place.
 	HandOver(ctx context.Context, pods []netip.Addr) error
 }
@@ -121,6 +123,7 @@ type LinkConfig struct {
 	Port     int32 // the agent's own
 	Keys     *tunnel.Keys
 	Services []netip.Prefix // the cluster's Service ranges
+	Also     *Also          // what goes through the pod, whatever the rule says
 	Maps     []kube.PortMap // ports that lead to another port of the process
 	ToPod    []kube.Port    // of the pod's loopback address, to be reached whatever listens there
 	Warn     func(format string, args ...any)

@@ -333,6 +333,7 @@ func (l *fakeLink) View(context.Context) (*tunnel.PodView, error) {
 }
 func (l *fakeLink) SetReady(context.Context) error { return l.tell("ready") }
 func (l *fakeLink) Hold(context.Context) error     { return l.tell("hold") }
+func (l *fakeLink) Retire(context.Context) error   { return l.tell("retire") }
 func (l *fakeLink) HandOver(_ context.Context, pods []netip.Addr) error {
 	return l.tell("hand over to %d", len(pods))
 }

@@ -375,6 +375,18 @@ func (l *agentLink) Hold(ctx context.Context) error {
 	return client.Hold(ctx)
 }
 
+// Retire implements Link.
+func (l *agentLink) Retire(ctx context.Context) error {
+	l.mu.Lock()
+	l.ready = false
+	l.mu.Unlock()
+	client, err := l.working(ctx)
+	if err != nil {
+		return err
+	}
+	return client.SetReady(ctx, false)
+}
+
 // HandOver implements Link.
 func (l *agentLink) HandOver(ctx context.Context, pods []netip.Addr) error {
 	client, err := l.working(ctx)

@@ -19,6 +19,15 @@ func (s *Session) createNew(ctx context.Context, sw *swap) (err error) {
 	return err
 }
 
+// retire is hold where nobody comes after the process: what calls it then is refused, as before.
+func (s *Session) retire(ctx context.Context, link Link) {
+	ctx, cancel := context.WithTimeout(ctx, holdTimeout)
+	defer cancel()
+	if err := link.Retire(ctx); err != nil {
+		s.log.Warn("the agent could not be told that the process has ended", "error", err)
+	}
+}
+
 func (s *Session) undoNew(ctx context.Context, sw *swap, u newUndo) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, goneTimeout)
 	defer cancel()

@@ -31,7 +31,7 @@ func TestNewComesAndGoes(t *testing.T) {
 		s.ChildExited("status 0", nil)
 		<-c.over
 		l.world.untouched(t)
-		if got, want := strings.Join(l.world.log, ", "), "CreateNew, attach, ready, DeleteNew, close link"; got != want {
+		if got, want := strings.Join(l.world.log, ", "), "CreateNew, attach, ready, retire, DeleteNew, close link"; got != want {
 			t.Errorf("history %s\nwant    %s", got, want)
 		}
 	})

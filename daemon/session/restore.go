@@ -75,13 +75,15 @@ func (s *Session) attendChild(ctx context.Context, sw *swap, reason string) func
 	if sw.link == nil || !sw.prepared {
 		return func() {}
 	}
-	// Nobody comes after what was new: what calls it then is refused, as before.
-	link, ready := sw.link, sw.ready && !sw.target.New
+	link, ready, hold := sw.link, sw.ready, s.hold
+	if sw.target.New {
+		hold = s.retire
+	}
 	select {
 	case <-s.childGone:
 		// First of all: from now on every connection would be refused.
 		if ready {
-			s.hold(ctx, link)
+			hold(ctx, link)
 		}
 		return func() {}
 	default:
@@ -94,7 +96,7 @@ func (s *Session) attendChild(ctx context.Context, sw *swap, reason string) func
 			select {
 			case <-s.childGone:
 				if ready {
-					s.hold(ctx, link)
+					hold(ctx, link)
 				}
 				return
 			case <-quiet:

@@ -32,6 +32,7 @@ func (w way) String() string {
 type routes struct {
 	Cluster []netip.Prefix // Service ranges, the pod's own subnets, the API server's Service address
 	Own     []netip.Addr   // the laptop's own addresses
+	Also    *Also          // what the user wants to go through the pod; nil: nothing
 }
 
 // carrierGrade is the shared address space of RFC 6598, which clouds give to pods.
@@ -46,6 +47,9 @@ var carrierGrade = netip.MustParsePrefix("100.64.0.0/10")
 // cluster's: databases and machines of its network that pods reach by address.
 func (r routes) choose(dst netip.Addr, fromLaptop bool) way {
 	dst = dst.Unmap()
+	if r.Also.has(dst) {
+		return viaCluster
+	}
 	for _, p := range r.Cluster {
 		if p.Contains(dst) {
 			return viaCluster

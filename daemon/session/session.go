@@ -27,6 +27,8 @@ type Request struct {
 	InContainer bool
 	// ContainerName is what the user calls it; empty: after the session.
 	ContainerName string
+	Also          *Also // nil: nothing
+	NoVolumes     bool
 }
 
 // Session is one swap. Its methods are safe for concurrent use.

@@ -315,7 +315,7 @@ func (s *Session) notify() kube.Notify { return func(line string) { s.note("%s",
 func (s *Session) dial(ctx context.Context, sw *swap) (detail string, err error) {
 	sw.link, err = s.cfg.Dial(ctx, LinkConfig{
 		Cluster: sw.cluster, Session: s.id, Agent: sw.agent.Name, Pod: sw.pod, Port: sw.target.TunnelPort,
-		Image: sw.agent.Image, Keys: sw.keys, Services: sw.services, Maps: sw.target.Maps, ToPod: s.req.Ref.ToPod, Warn: s.warn, Logger: s.log,
+		Image: sw.agent.Image, Keys: sw.keys, Services: sw.services, Also: s.req.Also, Maps: sw.target.Maps, ToPod: s.req.Ref.ToPod, Warn: s.warn, Logger: s.log,
 	})
 	if err != nil {
 		return "", err
@@ -350,7 +350,10 @@ func (s *Session) start(ctx context.Context, sw *swap) (string, error) {
 		}
 		prefixes = append(prefixes, netip.PrefixFrom(addr, addr.BitLen()).String())
 	}
-	wanted := s.findMounts(ctx, sw)
+	var wanted []sandbox.Mount
+	if !s.req.NoVolumes {
+		wanted = s.findMounts(ctx, sw)
+	}
 	sw.prepared = true
 	s.emit(Prepare{
 		Token: token, Hostname: sw.view.GetHostname(), Addresses: prefixes, MTU: sandbox.DefaultMTU,

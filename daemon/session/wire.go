@@ -108,7 +108,7 @@ func (l *agentLink) heardListening(e tunnel.PodListening) {
 
 // routes is the route rule for this pod, this cluster and this laptop.
 func (l *agentLink) routes(pod []netip.Addr, view *tunnel.PodView) routes {
-	r := routes{Cluster: l.cfg.Services}
+	r := routes{Cluster: l.cfg.Services, Also: l.cfg.Also}
 	for _, a := range pod {
 		r.Cluster = append(r.Cluster, podSubnet(a))
 	}
@@ -171,7 +171,11 @@ func (p podResolver) Exchange(ctx context.Context, msg []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return client.Exchange(ctx, msg)
+	answer, err := client.Exchange(ctx, msg)
+	if err == nil {
+		p.link.cfg.Also.answered(answer)
+	}
+	return answer, err
 }
 
 // acceptLoop serves connections that arrive at the pod, over one tunnel after the
