@@ -24,7 +24,6 @@ type Docker struct {
 	dir    string
 	daemon *exec.Cmd
 	log    string
-	group  string // of cgroups
 	ended  chan struct{}
 }
 
@@ -66,7 +65,7 @@ const dockerImage = "teleswap.dev/e2e-shell:dev"
 
 // startDocker starts dockerd in the laptop, all of whose files are in the run's folder.
 func (l *Lab) startDocker(ctx context.Context) (_ *Docker, err error) {
-	d := &Docker{dir: filepath.Join(l.Dir, "docker"), group: "teleswap-e2e-" + strconv.Itoa(os.Getpid()), ended: make(chan struct{})}
+	d := &Docker{dir: filepath.Join(l.Dir, "docker"), ended: make(chan struct{})}
 	d.Socket, d.log = filepath.Join(l.Dir, "docker.sock"), filepath.Join(l.Dir, "docker.log")
 	if err := os.Mkdir(d.dir, 0o711); err != nil {
 		return nil, fmt.Errorf("make docker's folder: %w", err)
@@ -81,7 +80,7 @@ func (l *Lab) startDocker(ctx context.Context) (_ *Docker, err error) {
 		fmt.Sprintf("%se2e-%d-docker", markerName, os.Getpid()),
 	}, "dockerd", "--data-root="+filepath.Join(d.dir, "data"), "--exec-root="+filepath.Join(d.dir, "exec"),
 		"--pidfile="+filepath.Join(d.dir, "pid"), "--config-file="+filepath.Join(d.dir, "daemon.json"),
-		"--host=unix://"+d.Socket, "--group="+strconv.Itoa(dockerGroup), "--cgroup-parent=/"+d.group,
+		"--host=unix://"+d.Socket, "--group="+strconv.Itoa(dockerGroup), "--cgroup-parent=/"+dockerCgroup(os.Getpid()),
 		"--iptables=false", "--ip6tables=false", "--ip-masq=false", "--ip-forward=false", "--bridge=none", "--shutdown-timeout=5")
 	if err := os.WriteFile(filepath.Join(d.dir, "daemon.json"), []byte("{}"), 0o600); err != nil {
 		return nil, fmt.Errorf("write docker's configuration: %w", err)
@@ -186,9 +185,17 @@ func (d *Docker) close() error {
 		<-d.ended
 	}
 	killMarked(fmt.Sprintf("%se2e-%d-docker", markerName, os.Getpid()))
+	return removeGroups(os.Getpid())
+}
+
+// dockerCgroup is the name of the cgroup in which all containers of a run are, in each hierarchy.
+func dockerCgroup(pid int) string { return "teleswap-e2e-" + strconv.Itoa(pid) }
+
+// removeGroups ends what is left of a run's containers.
+func removeGroups(pid int) error {
 	var errs []error
-	groups, _ := filepath.Glob("/sys/fs/cgroup/*/" + d.group) // the pattern is well-formed
-	for _, dir := range append(groups, "/sys/fs/cgroup/"+d.group) {
+	groups, _ := filepath.Glob("/sys/fs/cgroup/*/" + dockerCgroup(pid)) // the pattern is well-formed
+	for _, dir := range append(groups, "/sys/fs/cgroup/"+dockerCgroup(pid)) {
 		errs = append(errs, removeGroup(dir))
 	}
 	return errors.Join(errs...)

@@ -45,6 +45,9 @@ func (l *Lab) removeStrays(ctx context.Context) error {
 		}
 		l.say("a run was killed (pid %d): removing what it left", pid)
 		killMarked(fmt.Sprintf("%se2e-%d-", markerName, pid))
+		if err := removeGroups(pid); err != nil {
+			return fmt.Errorf("end the containers of a killed run: %w", err)
+		}
 		if err := l.deleteNamespaces(ctx, runLabel+"="+runOf(pid)); err != nil {
 			return fmt.Errorf("delete namespaces of a killed run: %w", err)
 		}
