@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -237,6 +238,14 @@ func TestWaysDockerEnds(t *testing.T) {
 		{"leave", func(w *scene.World, _ *scene.Run, _ scene.Far) { w.Output("leave", "web") }, 128 + int(sigterm)},
 		{"command killed", func(_ *scene.World, run *scene.Run, _ scene.Far) { run.Signal(sigkill) }, -int(sigkill)},
 		{"daemon killed", func(w *scene.World, _ *scene.Run, _ scene.Far) { w.Kill(w.DaemonPID()) }, 1},
+		// The daemon cannot kill root's processes itself.
+		{"command stopped", func(w *scene.World, run *scene.Run, _ scene.Far) {
+			session := readStatus(w.T.(*testing.T), w).Sessions[0].ID
+			run.Signal(syscall.SIGSTOP)
+			w.Output("leave", "web")
+			w.Eventually("the containers to be gone", func() string { return strings.Join(w.Containers(session), " ") })
+			run.Signal(syscall.SIGCONT)
+		}, 128 + int(sigkill)},
 		{"both killed", func(w *scene.World, run *scene.Run, _ scene.Far) { run.Signal(sigkill); w.Kill(w.DaemonPID()) }, -int(sigkill)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
