@@ -28,6 +28,8 @@ const (
 	storeThere = "/proc/1/task"
 	// daemonlessGrace is what the CLI gets to end the container when the daemon has gone: somewhat more than it gives it.
 	daemonlessGrace = endedByCLI + 5*time.Second
+	// joinPatience is what the joining gets to end when it is given up.
+	joinPatience = time.Second
 	// endedByCLI is how long the CLI's ladder of signals may take.
 	endedByCLI = 15 * time.Second
 )
@@ -124,8 +126,10 @@ func (k *keeper) run() error {
 	case <-k.orders:
 		giveUp()
 		k.gates.close()
-		_ = Kill(k.netns, unix.SIGKILL, os.Getpid()) // a gate may be waited for
-		<-over                                       // it uses the device
+		select {
+		case <-over: // it uses the device
+		case <-time.After(joinPatience): // it may wait for a file system whose server will not come; our end ends that
+		}
 		return errors.New("interrupted before the container's command started")
 	}
 }

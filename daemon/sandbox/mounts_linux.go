@@ -210,6 +210,10 @@ func (v *volumes) place(i int) error {
 	if m.File {
 		source = filepath.Join(vol.at, fileName)
 	}
+	if m.Live { // its server knows the owner; and it must not be looked at before it is served
+		defer func(idmap *os.File) { v.over.idmap = idmap }(v.over.idmap)
+		v.over.idmap = nil
+	}
 	target, err := v.over.cover(source, filepath.Clean(m.Path), !m.File)
 	if err != nil {
 		return err

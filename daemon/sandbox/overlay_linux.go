@@ -20,7 +20,7 @@ type overlay struct {
 	made int
 	// layer, if not 0, is the device of a container's own file system: mount points are made in it, as Docker does.
 	layer uint64
-	// idmap, if not nil, is a user namespace whose map binds of a tmpfs get (mount_setattr(2), MOUNT_ATTR_IDMAP).
+	// idmap, if not nil, is a user namespace whose map binds get (mount_setattr(2), MOUNT_ATTR_IDMAP).
 	idmap *os.File
 }
 
@@ -93,13 +93,10 @@ func (o *overlay) cover(source, path string, dir bool) (string, error) {
 
 // bind binds source over target.
 func (o *overlay) bind(source, target string) error {
-	var fs unix.Statfs_t
-	if o.idmap != nil && unix.Statfs(source, &fs) == nil && fs.Type == unix.TMPFS_MAGIC {
-		if bindMapped(source, target, o.idmap) == nil {
-			return nil
-		}
-		// Before Linux 6.3 a tmpfs takes no map: its files belong to somebody else then, and their modes decide.
+	if o.idmap != nil && bindMapped(source, target, o.idmap) == nil {
+		return nil
 	}
+	// Before Linux 6.3 a tmpfs takes no map: its files belong to somebody else then, and their modes decide.
 	return unix.Mount(source, target, "", unix.MS_BIND, "")
 }
 
