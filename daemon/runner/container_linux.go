@@ -53,6 +53,7 @@ type Container struct {
 
 // client is a run of docker's. done is closed when it has ended, with err.
 type client struct {
+	name string // of the container
 	cmd  *exec.Cmd
 	done chan struct{}
 	err  error
@@ -77,7 +78,7 @@ func (c *client) start() error {
 func StartContainer(ctx context.Context, spec ContainerSpec, stdio Stdio) (*Container, error) {
 	c := &Container{
 		spec: spec, hooked: make(chan error, 1), gone: make(chan struct{}), ended: make(chan struct{}),
-		keeper: &client{}, user: &client{},
+		keeper: &client{name: spec.keeperName()}, user: &client{name: spec.Name()},
 	}
 	c.spec.Sandbox.Container = &sandbox.Container{Own: spec.Own, Places: spec.Run.Places}
 	err := c.startKeeper(ctx)
@@ -125,7 +126,7 @@ func (c *Container) startKeeper(ctx context.Context) error {
 	conn, err := lis.AcceptUnix()
 	if err != nil {
 		// Docker may be about to start it.
-		go func() { _ = exec.Command(c.spec.Client.Path, "kill", c.spec.keeperName()).Run() }() //nolint:gosec,noctx // docker; it is short
+		c.kill(c.spec.keeperName())
 		return fmt.Errorf("start the container's network: %s", c.keeper.said.or(err))
 	}
 	f, err := conn.File()
@@ -246,10 +247,22 @@ func (c *Container) await(cl *client) {
 	defer late.Stop()
 	select {
 	case <-cl.done:
+		return
+	case <-late.C:
+	}
+	c.kill(cl.name)
+	late.Reset(keepersWord)
+	select {
+	case <-cl.done:
 	case <-late.C:
 		_ = cl.cmd.Process.Kill()
 		<-cl.done
 	}
+}
+
+// kill has Docker kill a container, if it is there.
+func (c *Container) kill(name string) {
+	_ = exec.Command(c.spec.Client.Path, "kill", name).Run() //nolint:gosec,noctx // docker; it is short
 }
 
 // watch waits for the end of the container, and then of its keeper.
@@ -259,7 +272,7 @@ func (c *Container) watch() {
 	select {
 	case <-c.user.done:
 	case <-c.gone: // the keeper, and with it the network
-		_ = exec.Command(c.spec.Client.Path, "kill", c.spec.Name()).Run() //nolint:gosec,noctx // docker; it is short
+		c.kill(c.spec.Name())
 		c.await(c.user)
 	}
 	c.plumbing.finish()
