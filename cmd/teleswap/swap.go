@@ -28,13 +28,9 @@ type swapOptions struct {
 	hooks      bool
 }
 
-func (a *app) swapCommand(command []string) *cobra.Command {
-	var o swapOptions
-	var run string
-	cmd := &cobra.Command{
-		Use:   "swap {--deployment NAME[:CONTAINER] | [KIND/]NAME[:CONTAINER] | --new NAME} {--run COMMAND… | --docker-run [FLAGS] IMAGE… | -- COMMAND…}",
-		Short: "Run a local process in the place of a workload",
-		Long: `Runs a command in the place of a workload's pods: once it listens, the cluster's
+// The help of swap.
+const (
+	swapLong = `Runs a command in the place of a workload's pods: once it listens, the cluster's
 traffic goes to it, and what it asks of the cluster comes from the pod. Its environment
 is the pod's, laid over yours. When it ends, or you do, the cluster is as it was.
 
@@ -45,13 +41,23 @@ Where there is nothing to swap yet, --new makes a Deployment and takes it away a
 
 --run takes the rest of the line, flags and all; so does --. --docker-run takes it as docker run
 does: the container stands in the pod's place, with its network, variables and volumes.
-The exit status is the command's; 128+N if signal N ended it; 2 for wrong usage.`,
-		Example: `  teleswap swap --deployment service-a --run go run .
+The exit status is the command's; 128+N if signal N ended it; 2 for wrong usage.`
+	swapExample = `  teleswap swap --deployment service-a --run go run .
   teleswap swap service-a -- python3 -m http.server 8080
   teleswap swap service-a --docker-run --rm -it -v $PWD:/src service-a:dev
   teleswap swap -n shop --deployment web:nginx --run ./server --port 8080
   teleswap swap service-a --expose 3000:8080 --publish 9229 --run node --inspect server.js
-  teleswap swap --new hello --expose 8080 --run ./server`,
+  teleswap swap --new hello --expose 8080 --run ./server`
+)
+
+func (a *app) swapCommand(command []string) *cobra.Command {
+	var o swapOptions
+	var run string
+	cmd := &cobra.Command{
+		Use:               "swap {--deployment NAME[:CONTAINER] | [KIND/]NAME[:CONTAINER] | --new NAME} {--run COMMAND… | --docker-run [FLAGS] IMAGE… | -- COMMAND…}",
+		Short:             "Run a local process in the place of a workload",
+		Long:              swapLong,
+		Example:           swapExample,
 		ValidArgsFunction: a.completeSwap,
 		Args:              cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
