@@ -68,6 +68,9 @@ func prepare(spec *Spec, orders <-chan Order) (int, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return 0, fmt.Errorf("become the sandbox's reaper: %w", err)
 	}
+	if spec.Plain {
+		return startCommand(spec)
+	}
 	tun, err := setUpNetwork(spec)
 	if err != nil {
 		return 0, err

@@ -27,7 +27,10 @@ func Start(spec Spec, stdin, stdout, stderr *os.File, held ...*os.File) (*exec.C
 	if err != nil {
 		return nil, nil, err
 	}
-	attr, err := namespaces()
+	attr := &syscall.SysProcAttr{}
+	if !spec.Plain {
+		attr, err = namespaces()
+	}
 	if err != nil {
 		_ = ctl.Close()
 		return nil, nil, err

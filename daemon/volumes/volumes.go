@@ -1,4 +1,4 @@
-// Package volumes fills a sandbox's volumes with what the pod's hold. A synced volume (Secret, ConfigMap, projected,
+// Package volumes fills a sandbox's volumes, or directories of the laptop, with what the pod's hold. A synced volume (Secret, ConfigMap, projected,
 // downwardAPI) is a tmpfs that follows the pod's files as the kubelet changes them: at once and whole. A live one (emptyDir,
 // PersistentVolumeClaim, hostPath …) is a FUSE file system over SFTP: both sides read and write the same files.
 //
@@ -16,8 +16,8 @@ import (
 	"github.com/teleswap/teleswap/proxy/tunnel"
 )
 
-// ErrUnsupported is what Start returns on systems without Linux's FUSE.
-var ErrUnsupported = errors.New("the pod's volumes need Linux")
+// ErrNoFUSE says why there are no live volumes outside a sandbox.
+var ErrNoFUSE = errors.New("live volumes need FUSE")
 
 // Mount is one volume of a sandbox.
 type Mount struct {
@@ -29,6 +29,23 @@ type Mount struct {
 	File bool
 	// Handle is a directory of a tmpfs, or (Live) a FUSE device that is mounted and waits for its server.
 	Handle *os.File
+	// Dir is, where there is no Handle, a directory of the laptop that is filled or (Live) mounted on; see Under.
+	Dir string
+	// Name is what the volume calls the file; empty: "file".
+	Name string
+	// ReadOnly lets nobody write into a live volume that is mounted on Dir.
+	ReadOnly bool
+}
+
+// given says whether there is a place for the volume.
+func (m Mount) given() bool { return m.Handle != nil || m.Dir != "" }
+
+// fileName is the name of the file that the volume is.
+func (m Mount) fileName() string {
+	if m.Name != "" {
+		return m.Name
+	}
+	return fileName
 }
 
 // Config says what is to be filled, and whence. All fields but Warn, Logger, Redial and Patience are needed.

@@ -33,6 +33,8 @@ type Volumes struct {
 	stop   context.CancelFunc
 	loops  sync.WaitGroup
 	served sync.WaitGroup // by each FUSE server, which ends with its file system
+	// mounted are the directories of the laptop on which live volumes are mounted.
+	mounted []string
 }
 
 // Start takes the mounts' handles over, serves the live volumes and returns when the synced ones hold their first copy, or
@@ -50,7 +52,7 @@ func Start(ctx context.Context, cfg Config) (*Volumes, error) {
 	}
 	v.loops.Go(func() { v.copies.follow(life) })
 	for _, m := range cfg.Mounts {
-		if !m.Live || m.Handle == nil {
+		if !m.Live || !m.given() {
 			continue
 		}
 		if err := v.serve(m); err != nil {
@@ -67,10 +69,6 @@ func Start(ctx context.Context, cfg Config) (*Volumes, error) {
 
 // serve starts the server of a live volume.
 func (v *Volumes) serve(m Mount) error {
-	fd, err := unix.FcntlInt(m.Handle.Fd(), unix.F_DUPFD_CLOEXEC, 3)
-	if err != nil {
-		return err
-	}
 	vol := &live{remote: v.remote, base: m.Path, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid())}
 	if o := v.cfg.Owner; o != nil {
 		vol.uid, vol.gid = uint32(o.UID), uint32(o.GID)
@@ -84,15 +82,44 @@ func (v *Volumes) serve(m Mount) error {
 	raw := fusefs.NewNodeFS(root, &fusefs.Options{
 		EntryTimeout: &timeout, AttrTimeout: &timeout, NullPermissions: true, FirstAutomaticIno: 2, Logger: quiet,
 	})
-	server, err := fuse.NewServer(raw, fmt.Sprintf("/dev/fd/%d", fd), &fuse.MountOptions{
+	options := &fuse.MountOptions{
 		MaxWrite: maxTransfer, MaxReadAhead: maxTransfer, MaxBackground: background,
 		DisableXAttrs: true, DisableSplice: true, Logger: quiet, Name: "teleswap",
-	})
+	}
+	if m.Handle == nil {
+		return v.serveAt(m, raw, options)
+	}
+	fd, err := unix.FcntlInt(m.Handle.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return err
+	}
+	server, err := fuse.NewServer(raw, fmt.Sprintf("/dev/fd/%d", fd), options)
 	if err != nil {
 		return fmt.Errorf("serve the FUSE file system: %w", err)
 	}
 	v.served.Go(server.Serve)
 	return m.Handle.Close() // else the file system would outlive its server
+}
+
+// serveAt mounts a live volume on a directory of the laptop.
+func (v *Volumes) serveAt(m Mount, raw fuse.RawFileSystem, options *fuse.MountOptions) error {
+	options.FsName = "teleswap"
+	// Root mounts by itself, all others by fusermount3, which is set-uid.
+	options.DirectMount = os.Geteuid() == 0
+	if m.ReadOnly {
+		options.Options = append(options.Options, "ro")
+		options.DirectMountFlags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_RDONLY
+	}
+	if options.DirectMount {
+		options.Options = nil // flags, to mount(2)
+	}
+	server, err := fuse.NewServer(raw, m.Dir, options)
+	if err != nil {
+		return fmt.Errorf("mount a FUSE file system: %w", err)
+	}
+	v.mounted = append(v.mounted, m.Dir)
+	v.served.Go(server.Serve)
+	return server.WaitMount()
 }
 
 // Close ends the copying and, once what the processes wrote has arrived, the way to the pod: from then on live volumes answer EIO. It waits for the end of the sandbox's
@@ -101,8 +128,12 @@ func (v *Volumes) Close() error {
 	v.stop()
 	v.loops.Wait()
 	v.remote.drain(endPatience)
+	var unmounted []error
+	for _, dir := range v.mounted {
+		unmounted = append(unmounted, unmount(dir))
+	}
 	v.remote.close()
-	errs := []error{v.copies.close(), closeHandles(v.cfg.Mounts)}
+	errs := []error{errors.Join(unmounted...), v.copies.close(), closeHandles(v.cfg.Mounts)}
 	gone := make(chan struct{})
 	go func() { // ends with the sandbox
 		defer close(gone)
@@ -113,7 +144,7 @@ func (v *Volumes) Close() error {
 	select {
 	case <-gone:
 	case <-patience.C:
-		errs = append(errs, errors.New("the sandbox's file systems are still mounted: something in it has not ended"))
+		errs = append(errs, errors.New("the process's file systems are still mounted: something of it has not ended"))
 	}
 	return errors.Join(errs...)
 }

@@ -12,9 +12,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/teleswap/teleswap/proxy/tunnel"
 )
@@ -27,6 +26,12 @@ const (
 	dataTemp = "..data_tmp"
 	// otherTemp is that of any other file's successor.
 	otherTemp = "..teleswap_tmp"
+
+	// The types in an entry's mode are Linux's, whatever we run on (inode(7)).
+	typeMask = 0o170000
+	typeDir  = 0o040000
+	typeFile = 0o100000
+	typeLink = 0o120000
 )
 
 // copies keeps synced volumes like the pod's.
@@ -45,7 +50,7 @@ func newCopies(cfg Config) (*copies, error) {
 	c := &copies{cfg: cfg, targets: map[string][]*target{}, pending: map[string]bool{}, arrived: make(chan struct{})}
 	var errs []error
 	for _, m := range cfg.Mounts {
-		if m.Live || m.Handle == nil {
+		if m.Live || !m.given() {
 			continue
 		}
 		t, err := openTarget(m, cfg.Mounts)
@@ -138,19 +143,26 @@ func (c *copies) close() error {
 // target is one synced volume. It is for one goroutine.
 type target struct {
 	root      *os.Root
-	file      bool
+	file      string   // the name of the one file that the volume is; empty: it is a directory
 	nested    []string // of other mounts in it: they are not ours to change
 	have      map[string]tunnel.TreeEntry
 	complaint string
 }
 
-// openTarget opens the directory behind a mount's handle, which stays the caller's.
+// openTarget opens a mount's directory, or that behind its handle, which stays the caller's.
 func openTarget(m Mount, all []Mount) (*target, error) {
-	root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", m.Handle.Fd()))
+	dir := m.Dir
+	if m.Handle != nil {
+		dir = fmt.Sprintf("/proc/self/fd/%d", m.Handle.Fd())
+	}
+	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}
-	t := &target{root: root, file: m.File, have: map[string]tunnel.TreeEntry{}}
+	t := &target{root: root, have: map[string]tunnel.TreeEntry{}}
+	if m.File {
+		t.file = m.fileName()
+	}
 	for _, other := range all {
 		if below, found := strings.CutPrefix(other.Path, strings.TrimSuffix(m.Path, "/")+"/"); found {
 			t.nested = append(t.nested, path.Clean(below))
@@ -166,7 +178,7 @@ func (t *target) update(tree *tunnel.Tree) error {
 	if tree.Error != "" {
 		return errors.New(tree.Error)
 	}
-	if t.file {
+	if t.file != "" {
 		return t.updateFile(tree)
 	}
 	want := map[string]tunnel.TreeEntry{}
@@ -174,7 +186,7 @@ func (t *target) update(tree *tunnel.Tree) error {
 		switch {
 		case e.Path != "" && !filepath.IsLocal(e.Path):
 			return fmt.Errorf("the agent names a file %q", e.Path)
-		case e.Path == "" && e.Mode&unix.S_IFMT != unix.S_IFDIR:
+		case e.Path == "" && e.Mode&typeMask != typeDir:
 			return errors.New("it is no directory any more")
 		case !t.isNested(e.Path):
 			want[e.Path] = e
@@ -197,8 +209,8 @@ func (t *target) update(tree *tunnel.Tree) error {
 		}
 		// A directory that another mount was put into stays.
 		err := t.root.Remove(name)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) &&
-			!errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EBUSY) {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) &&
+			!errors.Is(err, syscall.ENOTEMPTY) && !errors.Is(err, syscall.EBUSY) {
 			return err
 		}
 		delete(t.have, name)
@@ -206,7 +218,7 @@ func (t *target) update(tree *tunnel.Tree) error {
 	return nil
 }
 
-func isLink(e tunnel.TreeEntry) bool { return e.Mode&unix.S_IFMT == unix.S_IFLNK }
+func isLink(e tunnel.TreeEntry) bool { return e.Mode&typeMask == typeLink }
 
 func isNoLink(e tunnel.TreeEntry) bool    { return !isLink(e) }
 func isDataLink(e tunnel.TreeEntry) bool  { return isLink(e) && e.Path == dataLink }
@@ -223,8 +235,8 @@ func (t *target) put(e tunnel.TreeEntry) error {
 	if known && same(old, e) {
 		return nil
 	}
-	kind := e.Mode & unix.S_IFMT
-	if known && old.Mode&unix.S_IFMT != kind {
+	kind := e.Mode & typeMask
+	if known && old.Mode&typeMask != kind {
 		if err := t.root.RemoveAll(e.Path); err != nil {
 			return err
 		}
@@ -232,11 +244,11 @@ func (t *target) put(e tunnel.TreeEntry) error {
 	}
 	var err error
 	switch kind {
-	case unix.S_IFDIR:
+	case typeDir:
 		err = t.putDir(e)
-	case unix.S_IFLNK:
+	case typeLink:
 		err = t.putLink(e)
-	case unix.S_IFREG:
+	case typeFile:
 		err = t.putFile(e, known && string(old.Content) == string(e.Content))
 	default:
 		return nil // sockets and the like are not copied; the kubelet makes none
@@ -300,14 +312,14 @@ func (t *target) putFile(e tunnel.TreeEntry, modeOnly bool) error {
 // updateFile fills the one file of the volume. It is that file which is bound to its path in the sandbox, so it is never
 // replaced by another. In the pod a file mounted by subPath does not change either.
 func (t *target) updateFile(tree *tunnel.Tree) error {
-	if len(tree.Entries) != 1 || tree.Entries[0].Path != "" || tree.Entries[0].Mode&unix.S_IFMT != unix.S_IFREG {
+	if len(tree.Entries) != 1 || tree.Entries[0].Path != "" || tree.Entries[0].Mode&typeMask != typeFile {
 		return errors.New("it is no file any more")
 	}
 	e := tree.Entries[0]
 	if old, known := t.have[""]; known && same(old, e) {
 		return nil
 	}
-	if err := write(t.root, fileName, os.O_TRUNC, e); err != nil {
+	if err := write(t.root, t.file, os.O_CREATE|os.O_TRUNC, e); err != nil {
 		return err
 	}
 	t.have[""] = e
@@ -331,7 +343,7 @@ func same(a, b tunnel.TreeEntry) bool {
 // modeOf makes an os.FileMode of st_mode's permissions.
 func modeOf(st uint32) os.FileMode {
 	mode := os.FileMode(st & 0o777)
-	for bit, m := range map[uint32]os.FileMode{unix.S_ISUID: os.ModeSetuid, unix.S_ISGID: os.ModeSetgid, unix.S_ISVTX: os.ModeSticky} {
+	for bit, m := range map[uint32]os.FileMode{0o4000: os.ModeSetuid, 0o2000: os.ModeSetgid, 0o1000: os.ModeSticky} {
 		if st&bit != 0 {
 			mode |= m
 		}
