@@ -26,6 +26,7 @@ func eventOf(id, handoff string, e session.Event) *api.Event {
 			Token: e.Token, Handoff: handoff, Hostname: e.Hostname, Addresses: e.Addresses, Mtu: int32(e.MTU),
 			ResolvConf: e.ResolvConf, Hosts: e.Hosts, Env: e.Env,
 			PostStart: hookOf(e.Hooks.PostStart), PreStop: hookOf(e.Hooks.PreStop), Mounts: mountsOf(e.Mounts),
+			NoSandbox: e.Plain, Root: e.Root, Proxy: e.Proxy,
 		}}
 	case session.Activated:
 		out.Event = &api.Event_Active{Active: &api.Active{Target: e.Target, Pid: int64(e.PID), Transport: e.Transport, Published: publishedOf(e.Published)}}
@@ -144,7 +145,8 @@ func isBadInput(err error) bool {
 	var port *kube.PortError
 	var publish *session.PublishError
 	var made *kube.NewError
-	return errors.As(err, &notFound) || errors.As(err, &noContainer) || errors.As(err, &several) ||
+	var taken *session.PortTakenError
+	return errors.As(err, &taken) || errors.As(err, &notFound) || errors.As(err, &noContainer) || errors.As(err, &several) ||
 		errors.As(err, &swapped) || errors.As(err, &none) || errors.As(err, &unsupported) || errors.As(err, &ambiguous) ||
 		errors.As(err, &port) || errors.As(err, &publish) || errors.As(err, &made)
 }

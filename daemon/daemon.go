@@ -106,6 +106,7 @@ func writePID(f *os.File) error {
 type daemon struct {
 	cfg      Config
 	log      *slog.Logger
+	files    string // see sweptFilesDir
 	sessions *session.Manager
 	boxes    *boxes
 	server   *grpc.Server
@@ -131,20 +132,25 @@ func assemble(cfg Config) (*daemon, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for sandboxes: %w", err)
 	}
-	d := &daemon{cfg: cfg, log: cfg.Logger, boxes: newBoxes(handoffs, cfg.Logger)}
+	files, err := sweptFilesDir(cfg)
+	if err != nil {
+		return nil, errors.Join(err, handoffs.Close())
+	}
+	d := &daemon{cfg: cfg, log: cfg.Logger, files: files, boxes: newBoxes(handoffs, cfg.Logger)}
 	d.sessions = session.NewManager(session.Config{
-		Connect: connector(cfg),
-		Redact:  redact,
-		Check:   sandbox.Check,
-		Dial:    (&session.LinkDialer{Only: cfg.Transport}).Dial,
-		Keys:    keyStore{cfg.Paths.Dir},
-		Ledger:  sessionLedger{book},
-		Boxes:   d.boxes,
-		User:    cfg.User,
-		Host:    cfg.Host,
-		UID:     os.Geteuid(),
-		Now:     time.Now,
-		Logger:  cfg.Logger,
+		Connect:  connector(cfg),
+		Redact:   redact,
+		Check:    sandbox.Check,
+		Dial:     (&session.LinkDialer{Only: cfg.Transport}).Dial,
+		FilesDir: files,
+		Keys:     keyStore{cfg.Paths.Dir},
+		Ledger:   sessionLedger{book},
+		Boxes:    d.boxes,
+		User:     cfg.User,
+		Host:     cfg.Host,
+		UID:      os.Geteuid(),
+		Now:      time.Now,
+		Logger:   cfg.Logger,
 	})
 	d.service = newService(cfg, d.sessions)
 	d.server = api.NewServer(d.service)
@@ -187,6 +193,7 @@ func (d *daemon) serve(ctx context.Context) error {
 	d.server.GracefulStop()
 	kill()
 	err = errors.Join(err, d.boxes.close())
+	leaveFilesDir(d.files)
 	running.Wait()
 	return err
 }

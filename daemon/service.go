@@ -120,6 +120,7 @@ func (s *service) Swap(stream grpc.BidiStreamingServer[api.SwapUp, api.Event]) e
 		Image: req.GetAgentImage(), PullPolicy: req.GetAgentPullPolicy(),
 		PID: int(req.GetPid()), Command: req.GetCommand(), Publish: publish, InContainer: req.GetInContainer(),
 		ContainerName: req.GetContainerName(), Also: also, NoVolumes: req.GetNoVolumes(),
+		Plain: req.GetNoSandbox(),
 	})
 	if err != nil {
 		return unavailable(err)

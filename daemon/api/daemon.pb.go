@@ -210,6 +210,8 @@ type SwapRequest struct {
 	SkipInit bool `protobuf:"varint,21,opt,name=skip_init,json=skipInit,proto3" json:"skip_init,omitempty"`
 	// The originals go before the agent comes.
 	ScaleFirst bool `protobuf:"varint,22,opt,name=scale_first,json=scaleFirst,proto3" json:"scale_first,omitempty"`
+	// The command runs without a sandbox, in the laptop's own network.
+	NoSandbox bool `protobuf:"varint,36,opt,name=no_sandbox,json=noSandbox,proto3" json:"no_sandbox,omitempty"`
 	// Ports of the target that are added, or lead to another port of the process.
 	Expose []*PortMap `protobuf:"bytes,30,rep,name=expose,proto3" json:"expose,omitempty"`
 	// Ports of the process that are reached at addresses of this machine.
@@ -335,6 +337,13 @@ func (x *SwapRequest) GetSkipInit() bool {
 func (x *SwapRequest) GetScaleFirst() bool {
 	if x != nil {
 		return x.ScaleFirst
+	}
+	return false
+}
+
+func (x *SwapRequest) GetNoSandbox() bool {
+	if x != nil {
+		return x.NoSandbox
 	}
 	return false
 }
@@ -1062,8 +1071,13 @@ type Prepare struct {
 	// descriptors over.
 	Mounts []*Mount `protobuf:"bytes,9,rep,name=mounts,proto3" json:"mounts,omitempty"`
 	// The container's hooks; not set: it has none.
-	PostStart     *Hook `protobuf:"bytes,10,opt,name=post_start,json=postStart,proto3" json:"post_start,omitempty"`
-	PreStop       *Hook `protobuf:"bytes,11,opt,name=pre_stop,json=preStop,proto3" json:"pre_stop,omitempty"`
+	PostStart *Hook `protobuf:"bytes,10,opt,name=post_start,json=postStart,proto3" json:"post_start,omitempty"`
+	PreStop   *Hook `protobuf:"bytes,11,opt,name=pre_stop,json=preStop,proto3" json:"pre_stop,omitempty"`
+	// Without a sandbox, of the above only hostname, env and the hooks are set, and these are: where the pod's files are on the
+	// laptop, and ADDRESS:PORT of the proxy into the cluster (SOCKS 5 and HTTP).
+	NoSandbox     bool   `protobuf:"varint,12,opt,name=no_sandbox,json=noSandbox,proto3" json:"no_sandbox,omitempty"`
+	Root          string `protobuf:"bytes,13,opt,name=root,proto3" json:"root,omitempty"`
+	Proxy         string `protobuf:"bytes,14,opt,name=proxy,proto3" json:"proxy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1173,6 +1187,27 @@ func (x *Prepare) GetPreStop() *Hook {
 		return x.PreStop
 	}
 	return nil
+}
+
+func (x *Prepare) GetNoSandbox() bool {
+	if x != nil {
+		return x.NoSandbox
+	}
+	return false
+}
+
+func (x *Prepare) GetRoot() string {
+	if x != nil {
+		return x.Root
+	}
+	return ""
+}
+
+func (x *Prepare) GetProxy() string {
+	if x != nil {
+		return x.Proxy
+	}
+	return ""
 }
 
 // Mount is one place of the sandbox at which a volume of the pod is seen.
@@ -2615,7 +2650,7 @@ const file_daemon_proto_rawDesc = "" +
 	"\rchild_started\x18\x02 \x01(\v2 .teleswap.daemon.v1.ChildStartedH\x00R\fchildStarted\x12D\n" +
 	"\fchild_exited\x18\x03 \x01(\v2\x1f.teleswap.daemon.v1.ChildExitedH\x00R\vchildExited\x12+\n" +
 	"\x03end\x18\x04 \x01(\v2\x17.teleswap.daemon.v1.EndH\x00R\x03endB\t\n" +
-	"\amessage\"\xd3\x05\n" +
+	"\amessage\"\xf2\x05\n" +
 	"\vSwapRequest\x12\x1e\n" +
 	"\n" +
 	"connection\x18\x01 \x01(\fR\n" +
@@ -2631,7 +2666,9 @@ const file_daemon_proto_rawDesc = "" +
 	"\x04node\x18\x14 \x01(\tR\x04node\x12\x1b\n" +
 	"\tskip_init\x18\x15 \x01(\bR\bskipInit\x12\x1f\n" +
 	"\vscale_first\x18\x16 \x01(\bR\n" +
-	"scaleFirst\x123\n" +
+	"scaleFirst\x12\x1d\n" +
+	"\n" +
+	"no_sandbox\x18$ \x01(\bR\tnoSandbox\x123\n" +
 	"\x06expose\x18\x1e \x03(\v2\x1b.teleswap.daemon.v1.PortMapR\x06expose\x125\n" +
 	"\apublish\x18\x1f \x03(\v2\x1b.teleswap.daemon.v1.PublishR\apublish\x12/\n" +
 	"\x06to_pod\x18  \x03(\v2\x18.teleswap.daemon.v1.PortR\x05toPod\x123\n" +
@@ -2689,7 +2726,7 @@ const file_daemon_proto_rawDesc = "" +
 	"\x06FAILED\x10\x03\"7\n" +
 	"\aMessage\x12\x18\n" +
 	"\awarning\x18\x01 \x01(\bR\awarning\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"\xef\x02\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\xb8\x03\n" +
 	"\aPrepare\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x18\n" +
 	"\ahandoff\x18\x02 \x01(\tR\ahandoff\x12\x1a\n" +
@@ -2704,7 +2741,11 @@ const file_daemon_proto_rawDesc = "" +
 	"\n" +
 	"post_start\x18\n" +
 	" \x01(\v2\x18.teleswap.daemon.v1.HookR\tpostStart\x123\n" +
-	"\bpre_stop\x18\v \x01(\v2\x18.teleswap.daemon.v1.HookR\apreStop\"`\n" +
+	"\bpre_stop\x18\v \x01(\v2\x18.teleswap.daemon.v1.HookR\apreStop\x12\x1d\n" +
+	"\n" +
+	"no_sandbox\x18\f \x01(\bR\tnoSandbox\x12\x12\n" +
+	"\x04root\x18\r \x01(\tR\x04root\x12\x14\n" +
+	"\x05proxy\x18\x0e \x01(\tR\x05proxy\"`\n" +
 	"\x05Mount\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
 	"\x04live\x18\x02 \x01(\bR\x04live\x12\x1b\n" +

@@ -75,6 +75,9 @@ type Link interface {
 	Files
 	// Attach joins the sandbox to the pod: from then on connections go both ways.
 	Attach(ctx context.Context, box Box, view *tunnel.PodView) error
+	// AttachLaptop joins the laptop itself to the pod: what arrives goes to at, and the proxy takes what a process sends. One
+	// of the two is called, once.
+	AttachLaptop(at served, view *tunnel.PodView) (proxy netip.AddrPort, err error)
 	// Logs writes output of the process to the agent's own, from where it comes into the pod's log. It waits while the
 	// way is full or broken. One goroutine at a time may call it.
 	Logs(ctx context.Context, stderr bool, p []byte) error
@@ -198,6 +201,9 @@ type Config struct {
 	Dial   func(ctx context.Context, cfg LinkConfig) (Link, error)
 	// Check says what keeps this machine from making sandboxes; nil: nothing does.
 	Check func() error
+	// FilesDir is where the files of processes without a sandbox are put, a directory each: in memory where the system has
+	// such a place, and closed to others.
+	FilesDir string
 	// Keys keeps what a next daemon needs to speak to the agents of this one.
 	Keys   KeyStore
 	Ledger Ledger

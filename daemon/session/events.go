@@ -46,6 +46,10 @@ type Prepare struct {
 	Env        [][]byte
 	Mounts     []sandbox.Mount
 	Hooks      Hooks
+	// Plain says that there is to be no sandbox. Then of the above only Hostname, Env and Hooks are set, and these are: where
+	// the pod's files are, and the address of the proxy into the cluster.
+	Plain       bool
+	Root, Proxy string
 }
 
 // Activated tells that the local process stands in the target's place.

@@ -44,6 +44,8 @@ type agentLink struct {
 	quiet  chan struct{}
 	// attached brings what serves to the accepting loop, once.
 	attached chan served
+	// outlets brings a proxy to its loop, once.
+	outlets chan outlet
 	// settled brings the neighbours to their loop, once.
 	settled chan *neighbours
 
@@ -108,7 +110,7 @@ func dialAgent(ctx context.Context, cfg LinkConfig, list []transport.Way) (*agen
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	l := &agentLink{
 		cfg: cfg, log: cfg.Logger, stop: stop, gone: make(chan struct{}), quiet: make(chan struct{}), renewed: make(chan struct{}),
-		attached: make(chan served, 1), settled: make(chan *neighbours, 1),
+		attached: make(chan served, 1), outlets: make(chan outlet, 1), settled: make(chan *neighbours, 1),
 		ladder: &transport.Ladder{Ways: list, Handshake: tunnel.ClientHandshake(tlsConfig), Logger: cfg.Logger},
 	}
 	client, err := l.firstConnect(ctx)
@@ -120,6 +122,7 @@ func dialAgent(ctx context.Context, cfg LinkConfig, list []transport.Way) (*agen
 	l.loops.Go(func() { l.superviseLoop(life) })
 	l.loops.Go(func() { l.acceptLoop(life) })
 	l.loops.Go(func() { l.neighbourLoop(life) })
+	l.loops.Go(func() { l.outletLoop(life) })
 	return l, nil
 }
 

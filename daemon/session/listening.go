@@ -86,7 +86,7 @@ func (s *Session) awaitListening(ctx context.Context, at listens, need []port) e
 	defer tick.Stop()
 	patience := time.NewTimer(listenPatience)
 	defer patience.Stop()
-	late := false
+	late, told := false, false
 	var warned []port
 	for {
 		have, err := listensOn(at, need)
@@ -98,6 +98,12 @@ func (s *Session) awaitListening(ctx context.Context, at listens, need []port) e
 			return nil
 		}
 		another := func(p port) bool { return !slices.Contains(warned, p) }
+		if t, ok := at.(taker); ok && !told {
+			if err := t.taken(missing); err != nil {
+				s.warn("waiting: %v", err)
+				told = true
+			}
+		}
 		if late && (warned == nil || slices.ContainsFunc(have, another)) {
 			s.warn("%s", missingText(missing, have, s.Status().Ports))
 			warned = append(append([]port{}, warned...), have...)

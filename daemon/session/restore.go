@@ -268,6 +268,7 @@ func (s *Session) letGo(ctx context.Context, sw *swap, reason string) {
 	if sw.volumes != nil {
 		errs = append(errs, sw.volumes.Close())
 	}
+	errs = append(errs, sw.clearFiles())
 	if sw.link != nil {
 		s.setLink(nil)
 		errs = append(errs, sw.link.Close())

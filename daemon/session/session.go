@@ -29,6 +29,8 @@ type Request struct {
 	ContainerName string
 	Also          *Also // nil: nothing
 	NoVolumes     bool
+	// Plain has the command run without a sandbox, in the laptop's own network.
+	Plain bool
 }
 
 // Session is one swap. Its methods are safe for concurrent use.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -37,9 +36,11 @@ type swap struct {
 	volumes  *volumes.Volumes
 	// published holds ports of the laptop; nil: none is asked for yet.
 	published *publisher
-	ready     bool // the agent was told that it may be Ready
-	moved     bool // connections were handed over to the original's pods
-	orphan    bool // nothing lives of it yet: its agent may still stand
+	listens   listens // where the process listens
+	root      string  // of the files of a process without a sandbox
+	ready     bool    // the agent was told that it may be Ready
+	moved     bool    // connections were handed over to the original's pods
+	orphan    bool    // nothing lives of it yet: its agent may still stand
 }
 
 // step is one step forwards. Its undo is the data that it writes to the ledger.
@@ -139,7 +140,7 @@ func (s *Session) report(st Step) {
 
 // resolve finds out everything that could stand in the way, and changes nothing.
 func (s *Session) resolve(ctx context.Context, sw *swap) (string, error) {
-	if !s.req.InContainer { // Docker's daemon makes the namespaces of a container
+	if !s.req.Plain && !s.req.InContainer { // Docker's daemon makes the namespaces of a container
 		if err := s.cfg.Check(); err != nil {
 			return "", err
 		}
@@ -169,6 +170,11 @@ func (s *Session) resolve(ctx context.Context, sw *swap) (string, error) {
 	}
 	if rangesErr != nil {
 		s.log.Warn("the Service ranges are unknown; private addresses go to the cluster all the same", "error", rangesErr)
+	}
+	if s.req.Plain && len(s.req.Command) > 0 {
+		if err := s.checkPorts(sw.target); err != nil {
+			return "", err
+		}
 	}
 	s.mu.Lock()
 	s.target, s.namespace, s.context = sw.target.String(), sw.target.Namespace, cluster.Context()
@@ -339,6 +345,9 @@ func (s *Session) dial(ctx context.Context, sw *swap) (detail string, err error)
 
 // start has the owner start its process, and joins its sandbox to the pod.
 func (s *Session) start(ctx context.Context, sw *swap) (string, error) {
+	if s.req.Plain {
+		return s.startPlain(ctx, sw)
+	}
 	token := rand.Text()
 	arrived, cancel := s.cfg.Boxes.Expect(s.id, token, s.req.InContainer)
 	defer cancel()
@@ -365,6 +374,7 @@ func (s *Session) start(ctx context.Context, sw *swap) (string, error) {
 	case <-ctx.Done():
 		return "", context.Cause(ctx)
 	}
+	sw.listens = sw.box
 	err := sw.link.Attach(ctx, sw.box, sw.view)
 	if err == nil {
 		err = s.startVolumes(ctx, sw)
@@ -378,20 +388,13 @@ func (s *Session) start(ctx context.Context, sw *swap) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("join the sandbox to the pod: %w", err)
 	}
-	select {
-	case <-s.childUp:
-	case <-ctx.Done():
-		return "", context.Cause(ctx)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return "pid " + strconv.Itoa(s.childPID), nil
+	return s.awaitChild(ctx)
 }
 
 // becomeReady waits until the process serves, and then until the cluster knows.
 func (s *Session) becomeReady(ctx context.Context, sw *swap) (string, error) {
 	need := ports(sw.target.Need, sw.target.NeedUDP)
-	if err := s.awaitListening(ctx, sw.box, need); err != nil {
+	if err := s.awaitListening(ctx, sw.listens, need); err != nil {
 		return "", err
 	}
 	sw.ready = true

@@ -14,7 +14,6 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/teleswap/teleswap/daemon/sandbox"
-	"github.com/teleswap/teleswap/dnsresolver"
 	"github.com/teleswap/teleswap/proxy/netstack"
 	"github.com/teleswap/teleswap/proxy/relay"
 	"github.com/teleswap/teleswap/proxy/tun"
@@ -30,29 +29,21 @@ const laptopDialTimeout = 30 * time.Second
 
 // Attach implements Link: a stack between the sandbox's device and the tunnel.
 func (l *agentLink) Attach(ctx context.Context, box Box, view *tunnel.PodView) error {
-	addrs, err := parseAddrs(view.GetPodIps())
+	p, err := podNamesOf(view)
 	if err != nil {
 		return err
 	}
-	resolv, err := dns.ClientConfigFromReader(bytes.NewReader(view.GetResolvConf()))
+	nameservers, err := parseAddrs(p.resolv.Servers)
 	if err != nil {
 		return fmt.Errorf("read the pod's resolv.conf: %w", err)
 	}
-	nameservers, err := parseAddrs(resolv.Servers)
-	if err != nil {
-		return fmt.Errorf("read the pod's resolv.conf: %w", err)
-	}
-	w := &wiring{link: l, routes: l.routes(addrs, view), host: onLaptop(nil)}
-	resolver := &dnsresolver.Resolver{
-		Pod: podResolver{l}, Laptop: dnsresolver.SystemExchanger(laptopResolver),
-		Search: resolv.Search, Names: map[string]netip.Addr{hostName: hostAddr}, Answered: w.answers.answered, Logger: l.log,
-	}
+	w, resolver := l.wire(p, view)
 	device, err := tun.FromFile(box.TakeTUN(), sandbox.DefaultMTU)
 	if err != nil {
 		return err
 	}
 	stack, err := netstack.New(netstack.Config{
-		Device: device, Addrs: addrs, DialTCP: w.dial, DialUDP: w.dialUDP, Ping: w.ping, DialLoopback: dialInside(box),
+		Device: device, Addrs: p.addrs, DialTCP: w.dial, DialUDP: w.dialUDP, Ping: w.ping, DialLoopback: dialInside(box),
 		DNS: resolver.Query, Nameservers: nameservers, Logger: l.log,
 	})
 	if err != nil {
@@ -72,6 +63,17 @@ func (l *agentLink) Attach(ctx context.Context, box Box, view *tunnel.PodView) e
 	case <-ctx.Done():
 	}
 	return nil
+}
+
+// podNamesOf reads what the pod's view says of addresses and names.
+func podNamesOf(view *tunnel.PodView) (p podNames, err error) {
+	if p.addrs, err = parseAddrs(view.GetPodIps()); err != nil {
+		return p, err
+	}
+	if p.resolv, err = dns.ClientConfigFromReader(bytes.NewReader(view.GetResolvConf())); err != nil {
+		return p, fmt.Errorf("read the pod's resolv.conf: %w", err)
+	}
+	return p, nil
 }
 
 // dialInside connects to what listens in the sandbox where no packet leads to.

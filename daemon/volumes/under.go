@@ -54,6 +54,17 @@ func Under(root string, mounts []Mount) ([]Mount, error) {
 	return laid, nil
 }
 
+// MakeRoot makes a directory to lay volumes out under, for this user alone.
+func MakeRoot(root string) error {
+	if err := os.MkdirAll(filepath.Dir(root), 0o700); err != nil {
+		return fmt.Errorf("make a place for the pod's files: %w", err)
+	}
+	if err := os.Mkdir(root, 0o700); err != nil {
+		return fmt.Errorf("make a place for the pod's files: %w", err)
+	}
+	return nil
+}
+
 // Clear removes a directory that volumes were laid out under, whatever has become of who had filled it. What is mounted there
 // is unmounted first, and never removed; where it stays, all stays.
 func Clear(root string) error {

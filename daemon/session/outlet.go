@@ -1,0 +1,104 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/miekg/dns"
+
+	"github.com/teleswap/teleswap/dnsresolver"
+	"github.com/teleswap/teleswap/proxy/socks"
+	"github.com/teleswap/teleswap/proxy/tunnel"
+)
+
+// outlet is the proxy by which a process without a sandbox reaches what its pod reaches.
+type outlet struct {
+	listener net.Listener
+	server   *socks.Server
+}
+
+// AttachLaptop implements Link: inbound connections go to what listens on the laptop, and a proxy on a port of 127.0.0.1
+// takes outbound ones.
+func (l *agentLink) AttachLaptop(at served, view *tunnel.PodView) (proxy netip.AddrPort, err error) {
+	p, err := podNamesOf(view)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	w, resolver := l.wire(p, view)
+	n := &names{hosts: parseHosts(view.GetHosts()), resolv: p.resolv, query: resolver.Query}
+	if _, err := os.Stat(laptopResolver); errors.Is(err, fs.ErrNotExist) {
+		n.system = func(ctx context.Context, name string) ([]netip.Addr, error) {
+			addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name)
+			w.answers.answered(true, addrs)
+			return addrs, err
+		}
+	}
+	lis, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("listen for the process's outbound connections: %w", err)
+	}
+	dial := func(ctx context.Context, _, address string) (net.Conn, error) { return w.dialName(ctx, n, address) }
+	l.outlets <- outlet{lis, &socks.Server{Dial: dial, Logger: l.log}}
+	l.attached <- at
+	return lis.Addr().(*net.TCPAddr).AddrPort(), nil
+}
+
+// outletLoop serves the proxy, once there is one. It ends with ctx.
+func (l *agentLink) outletLoop(ctx context.Context) {
+	select {
+	case o := <-l.outlets:
+		if err := o.server.Serve(ctx, o.listener); err != nil {
+			l.log.Warn("the proxy of a process ended", "error", err)
+		}
+	case <-ctx.Done():
+	}
+}
+
+// dialName opens what a client of the proxy asked for by name or address, trying one address after the other.
+func (w *wiring) dialName(ctx context.Context, n *names, address string) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	number, err := net.LookupPort("tcp", port)
+	if err != nil {
+		return nil, err
+	}
+	addrs := []netip.Addr{}
+	if addr, err := netip.ParseAddr(host); err == nil {
+		addrs = append(addrs, addr)
+	} else if addrs, err = n.lookup(ctx, host); err != nil {
+		return nil, err
+	}
+	var first error
+	for _, a := range addrs {
+		c, err := w.dial(ctx, netip.AddrPort{}, netip.AddrPortFrom(a, uint16(number)))
+		if err == nil {
+			return c, nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return nil, first
+}
+
+// podNames are the pod's addresses and its resolv.conf.
+type podNames struct {
+	addrs  []netip.Addr
+	resolv *dns.ClientConfig
+}
+
+// wire makes the dialling and resolving of a process that stands for a pod.
+func (l *agentLink) wire(p podNames, view *tunnel.PodView) (*wiring, *dnsresolver.Resolver) {
+	w := &wiring{link: l, routes: l.routes(p.addrs, view), host: onLaptop(nil)}
+	return w, &dnsresolver.Resolver{
+		Pod: podResolver{l}, Laptop: dnsresolver.SystemExchanger(laptopResolver),
+		Search: p.resolv.Search, Names: map[string]netip.Addr{hostName: hostAddr}, Answered: w.answers.answered, Logger: l.log,
+	}
+}
