@@ -224,5 +224,6 @@ func makeSpec(session string, p *api.Prepare, command []string, plan func(pod []
 		})
 	}
 	spec.Dir, spec.Argv = dir, command
+	spec.Plain = p.GetNoSandbox()
 	return spec, nil
 }

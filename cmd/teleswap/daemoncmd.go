@@ -38,7 +38,7 @@ func (a *app) runDaemon(ctx context.Context, reportFD int) error {
 	closeInherited(reportFD)
 	report := io.WriteCloser(discard{})
 	if reportFD > 0 {
-		report = os.NewFile(uintptr(reportFD), "report")
+		report = reportFile(reportFD)
 	}
 	log := slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: logLevel(os.Getenv("TELESWAP_LOG"))}))
 	err := daemon.Run(ctx, daemon.Config{

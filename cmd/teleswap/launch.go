@@ -138,10 +138,10 @@ func (a *app) startDaemon(ctx context.Context) error {
 		return fmt.Errorf("start the daemon: %w", err)
 	}
 	defer closeQuietly(r)
-	cmd := exec.Command(exe, "daemon", "--report-fd=3") //nolint:gosec // ourselves
+	cmd := exec.Command(exe, "daemon") //nolint:gosec // ourselves
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.ExtraFiles = []*os.File{w}
+	cmd.Args = append(cmd.Args, passReport(cmd, w))
 	cmd.SysProcAttr = detached()
 	err = cmd.Start()
 	err = errors.Join(err, w.Close())

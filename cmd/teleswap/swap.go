@@ -26,6 +26,7 @@ type swapOptions struct {
 	mount      mountFlags
 	noPodLogs  bool
 	hooks      bool
+	plain      plainFlags
 }
 
 // The help of swap.
@@ -117,6 +118,7 @@ func (a *app) swapCommand(command []string) *cobra.Command {
 	o.also.add(f)
 	o.also.complete(cmd)
 	o.mount.add(f)
+	o.plain.add(f)
 	f.BoolVar(&o.hooks, "lifecycle-hooks", false, "run the container's postStart and preStop hooks in the command's sandbox")
 	f.BoolVar(&o.noPodLogs, "no-pod-logs", false, "keep the command's output out of the log of the agent's pod")
 	for flag, complete := range map[string]cobra.CompletionFunc{
@@ -160,11 +162,16 @@ func (a *app) swapRequest(o *swapOptions, args []string, dash int, command []str
 	if o.target.order != "" && o.target.order != scaleFirst {
 		return nil, usage("--order is %s, or left away, not %q", scaleFirst, o.target.order)
 	}
+	noSandbox, err := o.plain.check(&o.ports)
+	if err != nil {
+		return nil, err
+	}
 	conn, err := a.kube.connection()
 	if err != nil {
 		return nil, err
 	}
 	return &api.SwapRequest{
+		NoSandbox:  noSandbox,
 		Connection: conn, Kind: target.kind, Name: target.name, Container: target.container,
 		AgentImage: o.image, AgentPullPolicy: o.pullPolicy, Pid: int64(os.Getpid()), Command: command,
 		Node: o.target.node, SkipInit: o.target.skipInit, ScaleFirst: o.target.order == scaleFirst,

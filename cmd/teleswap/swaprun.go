@@ -343,7 +343,11 @@ func (s *swapping) starter(session string, p *api.Prepare) starter {
 	}
 	return func(ctx context.Context, stdio runner.Stdio) (process, error) {
 		spec, err := makeSpec(session, p, command, func(pod []string) ([]string, error) {
-			return s.wishes.env.plan(local, pod, command, warn)
+			env := s.wishes.env
+			if p.GetNoSandbox() {
+				env = env.withPlain(p, local, pod, s.ui.line)
+			}
+			return env.plan(local, pod, command, warn)
 		})
 		if err != nil {
 			return nil, err
@@ -352,10 +356,6 @@ func (s *swapping) starter(session string, p *api.Prepare) starter {
 		if c := s.wishes.container; c != nil {
 			return c.start(ctx, spec, stdio)
 		}
-		started, err := runner.Start(ctx, spec, stdio)
-		if err != nil { // a nil *runner.Process would be no nil process
-			return nil, err
-		}
-		return started, nil
+		return startProcess(ctx, spec, stdio)
 	}
 }

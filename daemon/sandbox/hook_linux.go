@@ -1,13 +1,8 @@
 package sandbox
 
 import (
-	"crypto/tls"
-	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
-	"strings"
 	"syscall"
 )
 
@@ -15,7 +10,7 @@ import (
 // hook's process does not outlive either.
 func (s *supervisor) startHook(h *Hook) {
 	if len(h.Argv) == 0 {
-		go func() { s.hookDone <- request(h) }() // ends with the request, or with the sandbox
+		go func() { s.hookDone <- Request(h) }() // ends with the request, or with the sandbox
 		return
 	}
 	s.mu.Lock()
@@ -77,30 +72,4 @@ func exitError(status syscall.WaitStatus) error {
 		return fmt.Errorf("it ended with status %d", status.ExitStatus())
 	}
 	return nil
-}
-
-// request is a GET as the kubelet makes it for a hook: no certificate is checked, and any answer is good (kubelet's
-// lifecycle handlers).
-func request(h *Hook) error {
-	req, err := http.NewRequest(http.MethodGet, h.URL, http.NoBody) //nolint:noctx // it ends with the sandbox
-	if err != nil {
-		return err
-	}
-	for _, line := range h.Headers {
-		name, value, _ := strings.Cut(line, ": ")
-		if strings.EqualFold(name, "Host") {
-			req.Host = value
-		}
-		req.Header.Add(name, value)
-	}
-	client := http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // as the kubelet does, and it is our own process
-	}}
-	resp, err := client.Do(req)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, 10<<10))
-	return errors.Join(err, resp.Body.Close())
 }

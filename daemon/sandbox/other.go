@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"sync"
 	"syscall"
 
 	"github.com/teleswap/teleswap/proxy/procnet"
@@ -25,17 +26,32 @@ func Start(Spec, *os.File, *os.File, *os.File, ...*os.File) (*exec.Cmd, *Control
 // Init is the first process of a sandbox.
 func Init() int { return 1 }
 
-// HandoffListener receives sandboxes on a unix socket.
-type HandoffListener struct{}
+// HandoffListener receives no sandboxes: there are none here.
+type HandoffListener struct {
+	closed chan struct{}
+	once   sync.Once
+}
 
-// ListenHandoff listens for sandboxes.
-func ListenHandoff(string) (*HandoffListener, error) { return nil, ErrUnsupported }
+// ListenHandoff makes a listener to which nobody comes.
+func ListenHandoff(string) (*HandoffListener, error) {
+	return &HandoffListener{closed: make(chan struct{})}, nil
+}
 
-// Accept waits for the next sandbox.
-func (l *HandoffListener) Accept(context.Context) (*Handoff, error) { return nil, ErrUnsupported }
+// Accept waits for Close or the end of ctx.
+func (l *HandoffListener) Accept(ctx context.Context) (*Handoff, error) {
+	select {
+	case <-l.closed:
+		return nil, os.ErrClosed
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
 
 // Close ends the listener.
-func (l *HandoffListener) Close() error { return nil }
+func (l *HandoffListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
 
 // Ack lets the sandbox start its command, or tells it why not.
 func (h *Handoff) Ack(error) error { return ErrUnsupported }

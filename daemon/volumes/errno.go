@@ -6,8 +6,6 @@ import (
 	"strings"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/teleswap/teleswap/daemon/volumes/sftp"
 )
 
@@ -20,7 +18,7 @@ var errnos = func() map[string]syscall.Errno {
 	texts := map[string]syscall.Errno{}
 	for e := syscall.Errno(1); e < lastErrno; e++ {
 		texts[e.Error()] = e
-		if name := unix.ErrnoName(e); name != "" {
+		if name := errnoName(e); name != "" {
 			texts[name] = e
 		}
 	}

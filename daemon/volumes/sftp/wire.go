@@ -192,7 +192,7 @@ func appendString[S ~string | ~[]byte](b []byte, s S) []byte {
 // openFlags are the protocol's (section 6.3) for open(2)'s.
 func openFlags(flags int) uint32 {
 	var p uint32
-	switch flags & syscall.O_ACCMODE {
+	switch flags & (syscall.O_RDONLY | syscall.O_WRONLY | syscall.O_RDWR) {
 	case syscall.O_WRONLY:
 		p = 2
 	case syscall.O_RDWR:

@@ -1,0 +1,21 @@
+//go:build !linux
+
+package main
+
+import (
+	"context"
+
+	"github.com/teleswap/teleswap/daemon/runner"
+)
+
+// hasSandbox says that a command can have a sandbox on this system.
+const hasSandbox = false
+
+// startProcess starts the user's command.
+func startProcess(ctx context.Context, spec runner.Spec, stdio runner.Stdio) (process, error) {
+	p, err := runner.StartPlain(ctx, spec, stdio)
+	if err != nil { // a nil *runner.Plain would be no nil process
+		return nil, err
+	}
+	return p, nil
+}
