@@ -25,7 +25,7 @@ release: ## dist/: an archive for each system, and the manifest for krew
 	packaging/release --version '$(VERSION)' --out dist
 
 .PHONY: test
-test: unit lint e2e ## everything: unit tests, lint, e2e, all with -race (without root the e2e part is skipped, aloud)
+test: unit lint cross e2e ## everything: unit tests, lint, other systems, e2e, all with -race (without root the e2e part is skipped, aloud)
 
 .PHONY: unit
 unit: ## unit tests with -race, of the product and of the modules beside it
@@ -43,11 +43,18 @@ $(GOLANGCI):
 	@echo "building golangci-lint $(GOLANGCI_VERSION) (once)"
 	@mkdir -p $(@D) && tmp=$$(mktemp -d) && GOBIN=$$tmp GOFLAGS= go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION) && mv $$tmp/golangci-lint $@ && rmdir $$tmp
 
+# The systems beside this one that the command is for.
+CROSS := darwin/amd64 darwin/arm64 windows/amd64 linux/arm64
+
+.PHONY: cross
+cross: ## the command compiles, and vets, for the other systems (darwin, windows, linux/arm64)
+	@for p in $(CROSS); do echo "$$p"; \
+	  CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build -o /dev/null ./cmd/teleswap && \
+	  CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./cmd/teleswap ./daemon ./daemon/runner ./daemon/sandbox ./daemon/session ./daemon/volumes ./proxy/... || exit; done
+
 .PHONY: verify
-verify: ## go.mod is tidy, generated code is current, other systems compile
+verify: cross ## go.mod is tidy, generated code is current, other systems compile
 	go mod tidy -diff
-	GOOS=darwin go build -o /dev/null ./cmd/teleswap
-	GOOS=windows go build -o /dev/null ./cmd/teleswap
 
 .PHONY: e2e
 e2e: ## the e2e tests on the embedded cluster (root); with a loader at 50 requests/s over whole swaps

@@ -3,7 +3,7 @@
 //
 // # What it needs
 //
-// Clients that everybody has: postgresql-client, redis-tools, curl, git, iputils-ping and bind9-dnsutils by
+// Clients that everybody has: postgresql-client, redis-tools, curl, git, iputils-ping, bind9-dnsutils and fuse3 by
 // Debian's names; and Debian or Ubuntu, whose packages the servers' image is made of.
 //
 // Docker Engine (Debian's docker.io), for the tests of docker run: they start a dockerd of their own on the laptop, with all

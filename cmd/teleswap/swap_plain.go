@@ -70,7 +70,7 @@ func (e environment) withPlain(p *api.Prepare, local, pod []string, say func(for
 		line += fmt.Sprintf(" (%s)", strings.Join(given, ", "))
 	}
 	if len(kept) > 0 {
-		line += fmt.Sprintf("; %s set already, and stay", strings.Join(kept, ", ")+are(len(kept)))
+		line += fmt.Sprintf("; %s set already", strings.Join(kept, ", ")+are(len(kept)))
 	}
 	say("· %s", line)
 	e.Set = append(add, e.Set...)

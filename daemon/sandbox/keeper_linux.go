@@ -274,7 +274,7 @@ func (k *keeper) supervise(sockets *factory) error {
 				continue
 			}
 			if o.Hook != nil {
-				go func() { k.hooks <- request(o.Hook) }() // ends with the request, or with us
+				go func() { k.hooks <- Request(o.Hook) }() // ends with the request, or with us
 			}
 			if o.Signal != 0 {
 				k.signal(o.Signal)

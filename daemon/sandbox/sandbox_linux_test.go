@@ -46,6 +46,15 @@ func TestCheckSaysWhatToChange(t *testing.T) {
 		{"Ubuntu's AppArmor", map[string]string{
 			"proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1\n", "proc/self/attr/current": "unconfined\n",
 		}, 1000, opens, "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"},
+		{"Ubuntu's AppArmor, the profile", map[string]string{
+			"proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1\n", "proc/self/attr/current": "unconfined\n",
+		}, 1000, opens, "profile teleswap /opt/bin/teleswap flags=(unconfined) { userns, }' | sudo tee /etc/apparmor.d/teleswap"},
+		{"no user namespaces left, the other way", map[string]string{"proc/sys/user/max_user_namespaces": "0\n"}, 1000, opens, "--no-sandbox"},
+		{"Debian's switch, the other way", map[string]string{"proc/sys/kernel/unprivileged_userns_clone": "0\n"}, 1000, opens, "--no-sandbox"},
+		{"Ubuntu's AppArmor, the other way", map[string]string{
+			"proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1\n", "proc/self/attr/current": "unconfined\n",
+		}, 1000, opens, "--no-sandbox"},
+		{"a kernel without them, the other way", map[string]string{"proc/self/ns/user": ""}, 1000, opens, "--no-sandbox"},
 		{"Ubuntu's AppArmor, with a profile", map[string]string{
 			"proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1\n", "proc/self/attr/current": "teleswap (unconfined)\n",
 		}, 1000, opens, ""},
@@ -66,7 +75,7 @@ func TestCheckSaysWhatToChange(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			err := host{root: root, euid: c.euid, openTUN: c.tun}.check()
+			err := host{root: root, euid: c.euid, openTUN: c.tun, program: "/opt/bin/teleswap"}.check()
 			switch {
 			case c.want == "" && err != nil:
 				t.Errorf("got %v", err)

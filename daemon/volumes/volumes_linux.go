@@ -114,8 +114,8 @@ func (v *Volumes) serveAt(m Mount, raw fuse.RawFileSystem, options *fuse.MountOp
 		options.Options = nil // flags, to mount(2)
 	}
 	server, err := fuse.NewServer(raw, m.Dir, options)
-	if err != nil {
-		return fmt.Errorf("mount a FUSE file system: %w", err)
+	if err != nil { // fusermount3 says more, on our standard error
+		return fmt.Errorf("mount a FUSE file system: %s (see the daemon's log)", strings.TrimSpace(err.Error()))
 	}
 	v.mounted = append(v.mounted, m.Dir)
 	v.served.Go(server.Serve)

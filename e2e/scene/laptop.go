@@ -32,6 +32,15 @@ type User struct {
 	Groups string
 }
 
+const (
+	// userName is what the users of all worlds call themselves.
+	userName = "dev"
+	// firstUID is the first of their numbers, one a world.
+	firstUID = 60001
+	// maxWorlds is more than a run has.
+	maxWorlds = 1000
+)
+
 // Root runs commands as the machine's administrator.
 var root = User{}
 
@@ -50,17 +59,39 @@ func (l *Lab) setUpLaptop(ctx context.Context) error {
 	if err := os.WriteFile(resolv, []byte("nameserver "+outside.Resolver+"\n"), 0o644); err != nil {
 		return fmt.Errorf("write the laptop's resolv.conf: %w", err)
 	}
-	return lap.hold(ctx, l.Dir, resolv)
+	passwd, err := l.passwd()
+	if err != nil {
+		return err
+	}
+	return lap.hold(ctx, l.Dir, resolv, passwd)
+}
+
+// passwd is a file of users in which those of all worlds are: fusermount3 serves nobody else.
+func (l *Lab) passwd() (path string, err error) {
+	users, err := os.ReadFile("/etc/passwd")
+	if err != nil {
+		return "", fmt.Errorf("read the machine's users: %w", err)
+	}
+	for n := range maxWorlds {
+		uid := firstUID + n
+		users = fmt.Appendf(users, "%s:x:%d:%d::/nonexistent:/bin/sh\n", userName, uid, uid)
+	}
+	path = filepath.Join(l.Dir, "passwd")
+	if err := os.WriteFile(path, users, 0o644); err != nil {
+		return "", fmt.Errorf("write the laptop's users: %w", err)
+	}
+	return path, nil
 }
 
 const holdScript = `set -e
 mount --bind "$2" /etc/resolv.conf
+mount --bind "$3" /etc/passwd
 touch "$1/ready"
 exec cat`
 
 // hold starts the process that keeps the laptop's mount namespace.
-func (lap *Laptop) hold(ctx context.Context, dir, resolv string) error {
-	cmd := exec.Command("unshare", "--mount", "--propagation", "slave", "sh", "-c", holdScript, "sh", dir, resolv)
+func (lap *Laptop) hold(ctx context.Context, dir, resolv, passwd string) error {
+	cmd := exec.Command("unshare", "--mount", "--propagation", "slave", "sh", "-c", holdScript, "sh", dir, resolv, passwd)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

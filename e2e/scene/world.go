@@ -43,7 +43,7 @@ type World struct {
 func (l *Lab) NewWorld(t testing.TB) *World {
 	t.Helper()
 	n := l.worlds.Add(1)
-	user := User{UID: 60000 + int(n)}
+	user := User{UID: firstUID + int(n) - 1}
 	if l.Laptop.holder == nil {
 		user = User{UID: os.Getuid()}
 	}

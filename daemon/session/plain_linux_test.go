@@ -1,0 +1,207 @@
+package session
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/miekg/dns"
+
+	"github.com/teleswap/teleswap/daemon/kube"
+	"github.com/teleswap/teleswap/proxy/procnet"
+	"github.com/teleswap/teleswap/proxy/tunnel"
+)
+
+// sleeper is a process of the test's that listens on the socket that it inherits: a shell is between, as sandbox's first
+// process is.
+func sleeper(t *testing.T, lis net.Listener) (pid int) {
+	t.Helper()
+	f, err := lis.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	cmd := exec.Command("sh", "-c", "sleep 1000 & echo $!; wait")
+	cmd.ExtraFiles = []*os.File{f}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		_ = cmd.Wait()
+	})
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Sscan(line, &pid); err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
+func TestPlainCountsTheProcessAlone(t *testing.T) {
+	own, ownPort := listenOn(t, "127.0.0.1")
+	pid := sleeper(t, own)
+	if err := own.Close(); err != nil { // it is the process's alone
+		t.Fatal(err)
+	}
+	_, othersPort := listenOn(t, "127.0.0.1")
+	p := &plain{laptop: onLaptop(nil), pid: func() int { return pid }}
+	have, err := listensOn(p, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []port{{number: int32(ownPort)}}; !slices.Equal(have, want) {
+		t.Errorf("the process listens on %v, want %v", have, want)
+	}
+	both := []port{{number: int32(ownPort)}, {number: int32(othersPort)}}
+	var taken *PortTakenError
+	if err := p.taken(both); !errors.As(err, &taken) || taken.Port != fmt.Sprint(othersPort) || !strings.Contains(taken.Holder, fmt.Sprintf("(pid %d)", os.Getpid())) {
+		t.Errorf("taken: %v, want %d, by us", err, othersPort)
+	}
+	if err := p.taken(both[:1]); err != nil {
+		t.Errorf("its own port counts as taken: %v", err)
+	}
+}
+
+func TestPlainRefusesATakenPort(t *testing.T) {
+	lis, taken := listenOn(t, "127.0.0.1")
+	s := &Session{}
+	target := func(p uint16) *kube.Target { return &kube.Target{Need: []int32{int32(p)}} }
+	err := s.checkPorts(target(taken))
+	var refused *PortTakenError
+	if !errors.As(err, &refused) || !strings.Contains(err.Error(), fmt.Sprintf("(pid %d)", os.Getpid())) || !strings.Contains(err.Error(), "--expose OTHER:") {
+		t.Errorf("got %v", err)
+	}
+	if err := lis.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.checkPorts(target(taken)); err != nil {
+		t.Errorf("a free port: %v", err)
+	}
+}
+
+func TestPlainCountsAllWhereItIsNotTold(t *testing.T) {
+	p := &plain{laptop: laptop{table: func() ([]procnet.Socket, error) { return nil, errors.New("no table") }}}
+	if _, err := p.Listening(); err == nil {
+		t.Error("a table that cannot be read is no error")
+	}
+}
+
+// TestOutletLeadsIntoThePod: what a process asks the proxy for, by the names of the pod's hosts file, is dialled by the agent.
+func TestOutletLeadsIntoThePod(t *testing.T) {
+	echo, _ := echoes(t)
+	a := newAgentLab(t, func(cfg *tunnel.ServerConfig) {
+		cfg.Dial = func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
+			if to.Port() != 80 {
+				return nil, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+			}
+			var d net.Dialer
+			return d.DialContext(ctx, network, echo.String())
+		}
+	})
+	link, _ := a.dial(new(LinkDialer))
+	proxy, err := link.AttachLaptop(onLaptop(nil), &tunnel.PodView{
+		PodIps: []string{"10.244.0.9"}, ResolvConf: []byte("nameserver 10.96.0.10\n"), Hosts: []byte("10.96.0.7 greeter Greeter.Shop # ours\nnonsense\n"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(address string) (int, net.Conn, *bufio.Reader) {
+		t.Helper()
+		c, err := net.Dial("tcp", proxy.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", address, address)
+		r := bufio.NewReader(c)
+		resp, err := http.ReadResponse(r, &http.Request{Method: http.MethodConnect})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, c, r
+	}
+	for _, address := range []string{"greeter:80", "GREETER.shop:80", "10.96.0.7:80"} {
+		status, c, r := ask(address)
+		if status != http.StatusOK {
+			t.Errorf("%s: status %d", address, status)
+			continue
+		}
+		if _, err := io.WriteString(c, "hello\n"); err != nil {
+			t.Fatal(err)
+		}
+		if line, err := r.ReadString('\n'); err != nil || line != "hello\n" {
+			t.Errorf("%s: read %q, %v", address, line, err)
+		}
+	}
+	if status, _, _ := ask("greeter:81"); status != http.StatusBadGateway {
+		t.Errorf("a refused port: status %d", status)
+	}
+}
+
+func TestNamesAreLookedUpAsInThePod(t *testing.T) {
+	resolv, err := dns.ClientConfigFromReader(strings.NewReader("search shop.svc.cluster.local svc.cluster.local\nnameserver 10.96.0.10\noptions ndots:5\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	zone := map[string]string{"web.shop.svc.cluster.local.": "10.96.0.7", "db.data.svc.cluster.local.": "10.96.0.8", "example.com.": "192.0.2.1"}
+	n := &names{
+		resolv: resolv, hosts: parseHosts([]byte("10.244.0.9 web-pod\n::1 ip6-localhost\n")),
+		query: func(_ context.Context, msg []byte) ([]byte, error) {
+			q, a := new(dns.Msg), new(dns.Msg)
+			if err := q.Unpack(msg); err != nil {
+				return nil, err
+			}
+			name := q.Question[0].Name
+			a.SetReply(q)
+			ip, known := zone[name]
+			switch {
+			case strings.HasPrefix(name, "broken."):
+				a.Rcode = dns.RcodeServerFailure
+			case !known:
+				a.Rcode = dns.RcodeNameError
+			case q.Question[0].Qtype == dns.TypeA:
+				a.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeA, Class: dns.ClassINET}, A: net.ParseIP(ip)}}
+			}
+			return a.Pack()
+		},
+	}
+	for name, want := range map[string]string{
+		"web": "[10.96.0.7]", "db.data": "[10.96.0.8]", "example.com": "[192.0.2.1]", "example.com.": "[192.0.2.1]", "WEB-POD": "[10.244.0.9]",
+	} {
+		if got, err := n.lookup(t.Context(), name); err != nil || fmt.Sprint(got) != want {
+			t.Errorf("%s: %v, %v, want %s", name, got, err, want)
+		}
+	}
+	var failed *net.DNSError
+	if _, err := n.lookup(t.Context(), "nobody"); !errors.As(err, &failed) || !failed.IsNotFound {
+		t.Errorf("a name that does not exist: %v", err)
+	}
+	if _, err := n.lookup(t.Context(), "broken"); !errors.As(err, &failed) || failed.IsNotFound {
+		t.Errorf("a resolver that fails: %v", err)
+	}
+	n.system = func(context.Context, string) ([]netip.Addr, error) {
+		return []netip.Addr{netip.MustParseAddr("192.0.2.9")}, nil
+	}
+	if got, err := n.lookup(t.Context(), "nobody"); err != nil || fmt.Sprint(got) != "[192.0.2.9]" {
+		t.Errorf("by the laptop's system: %v, %v", got, err)
+	}
+}
