@@ -192,8 +192,8 @@ func plainVolumes(t *testing.T, w *scene.World, far scene.Far, root string) {
 	}
 }
 
-// curl runs curl on the laptop with the environment that a process has from us.
-func curl(w *scene.World, env []string, args ...string) (status int, out string) {
+// plainCurl runs curl on the laptop with the environment that a process has from us.
+func plainCurl(w *scene.World, env []string, args ...string) (status int, out string) {
 	w.T.Helper()
 	run := w.Start(scene.How{Env: env}, append([]string{"curl", "-sS", "--max-time", "20"}, args...)...)
 	status = run.Wait()
@@ -219,30 +219,30 @@ func TestWaysNoSandboxProxy(t *testing.T) {
 		"socks": {"ALL_PROXY=socks5h://" + proxy},
 	} {
 		for _, address := range []string{"http://plain/self", "http://plain." + w.Namespace + ".svc/self", "http://plain." + w.Namespace + ".svc.cluster.local./self", client} {
-			status, out := curl(w, env, address)
+			status, out := plainCurl(w, env, address)
 			if status != 0 || !strings.Contains(out, `"name"`) {
 				t.Errorf("%s of %s: status %d, %s", name, address, status, out)
 			}
 		}
 		for _, address := range []string{"http://plain:81/", "http://" + c.IP + ":7/", "http://no-such-service/"} {
-			status, out := curl(w, append(env, "LC_ALL=C"), "-f", address)
+			status, out := plainCurl(w, append(env, "LC_ALL=C"), "-f", address)
 			if status == 0 {
 				t.Errorf("%s of %s succeeded: %s", name, address, out)
 			}
 			t.Logf("%s of %s: status %d, %s", name, address, status, out)
 		}
 	}
-	status, out := curl(w, []string{"http_proxy=http://" + proxy}, "http://"+c.IP+":7/")
+	status, out := plainCurl(w, []string{"http_proxy=http://" + proxy}, "http://"+c.IP+":7/")
 	if status != 0 || !strings.Contains(out, "connection refused") {
 		t.Errorf("a refused port by HTTP: status %d, %s", status, out)
 	}
 	const proxyError = 97 // curl(1): CURLE_PROXY
-	if status, out = curl(w, []string{"ALL_PROXY=socks5h://" + proxy}, "http://"+c.IP+":7/"); status != proxyError || !strings.Contains(out, "(5)") {
+	if status, out = plainCurl(w, []string{"ALL_PROXY=socks5h://" + proxy}, "http://"+c.IP+":7/"); status != proxyError || !strings.Contains(out, "(5)") {
 		t.Errorf("a refused port by SOCKS: status %d, %s; want %d and reply 5", status, out, proxyError)
 	}
 	run.SignalGroup(sigint)
 	run.WaitEnd(128 + int(sigint))
-	if status, _ := curl(w, []string{"http_proxy=http://" + proxy}, client); status == 0 {
+	if status, _ := plainCurl(w, []string{"http_proxy=http://" + proxy}, client); status == 0 {
 		t.Error("the proxy is still there")
 	}
 }
@@ -276,7 +276,7 @@ func TestWaysNoSandboxPortTaken(t *testing.T) {
 	writes := w.WatchWrites()
 	squatter := w.Start(scene.How{}, w.Lab.Bin.Probe, "-listen", "127.0.0.1:18211", "-name", "squatter")
 	w.Eventually("the squatter to listen", func() string {
-		if status, out := curl(w, nil, "http://127.0.0.1:18211/self"); status != 0 {
+		if status, out := plainCurl(w, nil, "http://127.0.0.1:18211/self"); status != 0 {
 			return out
 		}
 		return ""

@@ -151,6 +151,7 @@ func TestOutletLeadsIntoThePod(t *testing.T) {
 		if line, err := r.ReadString('\n'); err != nil || line != "hello\n" {
 			t.Errorf("%s: read %q, %v", address, line, err)
 		}
+		_ = c.Close() // the echo serves one after the other
 	}
 	if status, _, _ := ask("greeter:81"); status != http.StatusBadGateway {
 		t.Errorf("a refused port: status %d", status)
