@@ -43,6 +43,10 @@ func (a *app) checkContainer(ctx context.Context, req *api.SwapRequest, w *wishe
 	if run.Terminal && run.Interactive && !term.IsTerminal(int(a.in.Fd())) {
 		return usage("docker's -i and -t need a terminal, and standard input is none: leave -t away")
 	}
+	if req.NoSandbox && hasSandbox {
+		return usage("--no-sandbox and --docker-run: a container has a network of its own; leave one of them away")
+	}
+	req.NoSandbox = false
 	c := &container{run: run, sockets: a.paths.Dir}
 	if c.own, err = ownVariables(run); err != nil {
 		return err
