@@ -120,7 +120,7 @@ func (s *service) Swap(stream grpc.BidiStreamingServer[api.SwapUp, api.Event]) e
 		Image: req.GetAgentImage(), PullPolicy: req.GetAgentPullPolicy(),
 		PID: int(req.GetPid()), Command: req.GetCommand(), Publish: publish, InContainer: req.GetInContainer(),
 		ContainerName: req.GetContainerName(), Also: also, NoVolumes: req.GetNoVolumes(),
-		Plain: req.GetNoSandbox(),
+		Plain: req.GetNoSandbox(), Watch: req.GetWatch(),
 	})
 	if err != nil {
 		return unavailable(err)
@@ -151,6 +151,8 @@ func hear(sess *session.Session, up *api.SwapUp) {
 	switch m := up.GetMessage().(type) {
 	case *api.SwapUp_ChildStarted:
 		sess.ChildStarted(int(m.ChildStarted.GetPid()))
+	case *api.SwapUp_ChildRestarting:
+		sess.ChildRestarting()
 	case *api.SwapUp_ChildExited:
 		exit := m.ChildExited
 		var err error

@@ -74,7 +74,7 @@ func (x Step_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Step_State.Descriptor instead.
 func (Step_State) EnumDescriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{9, 0}
+	return file_daemon_proto_rawDescGZIP(), []int{10, 0}
 }
 
 type SwapUp struct {
@@ -85,6 +85,7 @@ type SwapUp struct {
 	//	*SwapUp_ChildStarted
 	//	*SwapUp_ChildExited
 	//	*SwapUp_End
+	//	*SwapUp_ChildRestarting
 	Message       isSwapUp_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -163,6 +164,15 @@ func (x *SwapUp) GetEnd() *End {
 	return nil
 }
 
+func (x *SwapUp) GetChildRestarting() *ChildRestarting {
+	if x != nil {
+		if x, ok := x.Message.(*SwapUp_ChildRestarting); ok {
+			return x.ChildRestarting
+		}
+	}
+	return nil
+}
+
 type isSwapUp_Message interface {
 	isSwapUp_Message()
 }
@@ -183,6 +193,10 @@ type SwapUp_End struct {
 	End *End `protobuf:"bytes,4,opt,name=end,proto3,oneof"`
 }
 
+type SwapUp_ChildRestarting struct {
+	ChildRestarting *ChildRestarting `protobuf:"bytes,5,opt,name=child_restarting,json=childRestarting,proto3,oneof"`
+}
+
 func (*SwapUp_Request) isSwapUp_Message() {}
 
 func (*SwapUp_ChildStarted) isSwapUp_Message() {}
@@ -190,6 +204,8 @@ func (*SwapUp_ChildStarted) isSwapUp_Message() {}
 func (*SwapUp_ChildExited) isSwapUp_Message() {}
 
 func (*SwapUp_End) isSwapUp_Message() {}
+
+func (*SwapUp_ChildRestarting) isSwapUp_Message() {}
 
 // SwapRequest asks for a swap.
 type SwapRequest struct {
@@ -229,7 +245,9 @@ type SwapRequest struct {
 	// Destinations that are reached through the pod: names, addresses or prefixes.
 	AlsoProxy []string `protobuf:"bytes,45,rep,name=also_proxy,json=alsoProxy,proto3" json:"also_proxy,omitempty"`
 	// The process sees none of the pod's volumes.
-	NoVolumes     bool `protobuf:"varint,46,opt,name=no_volumes,json=noVolumes,proto3" json:"no_volumes,omitempty"`
+	NoVolumes bool `protobuf:"varint,46,opt,name=no_volumes,json=noVolumes,proto3" json:"no_volumes,omitempty"`
+	// The command may be started again while the session goes on: who calls it meanwhile waits.
+	Watch         bool `protobuf:"varint,47,opt,name=watch,proto3" json:"watch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -414,6 +432,13 @@ func (x *SwapRequest) GetAlsoProxy() []string {
 func (x *SwapRequest) GetNoVolumes() bool {
 	if x != nil {
 		return x.NoVolumes
+	}
+	return false
+}
+
+func (x *SwapRequest) GetWatch() bool {
+	if x != nil {
+		return x.Watch
 	}
 	return false
 }
@@ -707,6 +732,44 @@ func (x *ChildExited) GetError() string {
 	return ""
 }
 
+// ChildRestarting tells that the user's command is being ended to be started again in its sandbox; a ChildStarted follows, and
+// no ChildExited. Only in a session with SwapRequest.watch.
+type ChildRestarting struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChildRestarting) Reset() {
+	*x = ChildRestarting{}
+	mi := &file_daemon_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChildRestarting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChildRestarting) ProtoMessage() {}
+
+func (x *ChildRestarting) ProtoReflect() protoreflect.Message {
+	mi := &file_daemon_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChildRestarting.ProtoReflect.Descriptor instead.
+func (*ChildRestarting) Descriptor() ([]byte, []int) {
+	return file_daemon_proto_rawDescGZIP(), []int{7}
+}
+
 // End asks the daemon to end the session.
 type End struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -718,7 +781,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_daemon_proto_msgTypes[7]
+	mi := &file_daemon_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -730,7 +793,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[7]
+	mi := &file_daemon_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -743,7 +806,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{7}
+	return file_daemon_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *End) GetReason() string {
@@ -773,7 +836,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_daemon_proto_msgTypes[8]
+	mi := &file_daemon_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -785,7 +848,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[8]
+	mi := &file_daemon_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -798,7 +861,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{8}
+	return file_daemon_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Event) GetSession() string {
@@ -939,7 +1002,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_daemon_proto_msgTypes[9]
+	mi := &file_daemon_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1014,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[9]
+	mi := &file_daemon_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1027,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{9}
+	return file_daemon_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Step) GetName() string {
@@ -1013,7 +1076,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_daemon_proto_msgTypes[10]
+	mi := &file_daemon_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1025,7 +1088,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[10]
+	mi := &file_daemon_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1038,7 +1101,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{10}
+	return file_daemon_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Message) GetWarning() bool {
@@ -1084,7 +1147,7 @@ type Prepare struct {
 
 func (x *Prepare) Reset() {
 	*x = Prepare{}
-	mi := &file_daemon_proto_msgTypes[11]
+	mi := &file_daemon_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1096,7 +1159,7 @@ func (x *Prepare) String() string {
 func (*Prepare) ProtoMessage() {}
 
 func (x *Prepare) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[11]
+	mi := &file_daemon_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1109,7 +1172,7 @@ func (x *Prepare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prepare.ProtoReflect.Descriptor instead.
 func (*Prepare) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{11}
+	return file_daemon_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Prepare) GetToken() string {
@@ -1223,7 +1286,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_daemon_proto_msgTypes[12]
+	mi := &file_daemon_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1235,7 +1298,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[12]
+	mi := &file_daemon_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1248,7 +1311,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{12}
+	return file_daemon_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Mount) GetPath() string {
@@ -1291,7 +1354,7 @@ type LogChunk struct {
 
 func (x *LogChunk) Reset() {
 	*x = LogChunk{}
-	mi := &file_daemon_proto_msgTypes[13]
+	mi := &file_daemon_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1303,7 +1366,7 @@ func (x *LogChunk) String() string {
 func (*LogChunk) ProtoMessage() {}
 
 func (x *LogChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[13]
+	mi := &file_daemon_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1316,7 +1379,7 @@ func (x *LogChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogChunk.ProtoReflect.Descriptor instead.
 func (*LogChunk) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{13}
+	return file_daemon_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LogChunk) GetSession() string {
@@ -1349,7 +1412,7 @@ type LogsReply struct {
 
 func (x *LogsReply) Reset() {
 	*x = LogsReply{}
-	mi := &file_daemon_proto_msgTypes[14]
+	mi := &file_daemon_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1361,7 +1424,7 @@ func (x *LogsReply) String() string {
 func (*LogsReply) ProtoMessage() {}
 
 func (x *LogsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[14]
+	mi := &file_daemon_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1374,7 +1437,7 @@ func (x *LogsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsReply.ProtoReflect.Descriptor instead.
 func (*LogsReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{14}
+	return file_daemon_proto_rawDescGZIP(), []int{15}
 }
 
 // Hook is a container's lifecycle hook: one of its fields is set.
@@ -1389,7 +1452,7 @@ type Hook struct {
 
 func (x *Hook) Reset() {
 	*x = Hook{}
-	mi := &file_daemon_proto_msgTypes[15]
+	mi := &file_daemon_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1401,7 +1464,7 @@ func (x *Hook) String() string {
 func (*Hook) ProtoMessage() {}
 
 func (x *Hook) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[15]
+	mi := &file_daemon_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1414,7 +1477,7 @@ func (x *Hook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hook.ProtoReflect.Descriptor instead.
 func (*Hook) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{15}
+	return file_daemon_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Hook) GetCommand() []string {
@@ -1449,7 +1512,7 @@ type HTTPGet struct {
 
 func (x *HTTPGet) Reset() {
 	*x = HTTPGet{}
-	mi := &file_daemon_proto_msgTypes[16]
+	mi := &file_daemon_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1461,7 +1524,7 @@ func (x *HTTPGet) String() string {
 func (*HTTPGet) ProtoMessage() {}
 
 func (x *HTTPGet) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[16]
+	mi := &file_daemon_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1474,7 +1537,7 @@ func (x *HTTPGet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HTTPGet.ProtoReflect.Descriptor instead.
 func (*HTTPGet) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{16}
+	return file_daemon_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *HTTPGet) GetUrl() string {
@@ -1505,7 +1568,7 @@ type Active struct {
 
 func (x *Active) Reset() {
 	*x = Active{}
-	mi := &file_daemon_proto_msgTypes[17]
+	mi := &file_daemon_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1517,7 +1580,7 @@ func (x *Active) String() string {
 func (*Active) ProtoMessage() {}
 
 func (x *Active) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[17]
+	mi := &file_daemon_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1530,7 +1593,7 @@ func (x *Active) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Active.ProtoReflect.Descriptor instead.
 func (*Active) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{17}
+	return file_daemon_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Active) GetTarget() string {
@@ -1571,7 +1634,7 @@ type Restoring struct {
 
 func (x *Restoring) Reset() {
 	*x = Restoring{}
-	mi := &file_daemon_proto_msgTypes[18]
+	mi := &file_daemon_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1583,7 +1646,7 @@ func (x *Restoring) String() string {
 func (*Restoring) ProtoMessage() {}
 
 func (x *Restoring) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[18]
+	mi := &file_daemon_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1596,7 +1659,7 @@ func (x *Restoring) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restoring.ProtoReflect.Descriptor instead.
 func (*Restoring) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{18}
+	return file_daemon_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Restoring) GetReason() string {
@@ -1618,7 +1681,7 @@ type StopChild struct {
 
 func (x *StopChild) Reset() {
 	*x = StopChild{}
-	mi := &file_daemon_proto_msgTypes[19]
+	mi := &file_daemon_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1630,7 +1693,7 @@ func (x *StopChild) String() string {
 func (*StopChild) ProtoMessage() {}
 
 func (x *StopChild) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[19]
+	mi := &file_daemon_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1643,7 +1706,7 @@ func (x *StopChild) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopChild.ProtoReflect.Descriptor instead.
 func (*StopChild) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{19}
+	return file_daemon_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StopChild) GetReason() string {
@@ -1684,7 +1747,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_daemon_proto_msgTypes[20]
+	mi := &file_daemon_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1696,7 +1759,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[20]
+	mi := &file_daemon_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1709,7 +1772,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{20}
+	return file_daemon_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Done) GetError() string {
@@ -1776,7 +1839,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_daemon_proto_msgTypes[21]
+	mi := &file_daemon_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1788,7 +1851,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[21]
+	mi := &file_daemon_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1801,7 +1864,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{21}
+	return file_daemon_proto_rawDescGZIP(), []int{22}
 }
 
 type StatusReply struct {
@@ -1816,7 +1879,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_daemon_proto_msgTypes[22]
+	mi := &file_daemon_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1828,7 +1891,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[22]
+	mi := &file_daemon_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1841,7 +1904,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{22}
+	return file_daemon_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *StatusReply) GetPid() int64 {
@@ -1898,7 +1961,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_daemon_proto_msgTypes[23]
+	mi := &file_daemon_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1910,7 +1973,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[23]
+	mi := &file_daemon_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1923,7 +1986,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{23}
+	return file_daemon_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Session) GetId() string {
@@ -2040,7 +2103,7 @@ type TargetsRequest struct {
 
 func (x *TargetsRequest) Reset() {
 	*x = TargetsRequest{}
-	mi := &file_daemon_proto_msgTypes[24]
+	mi := &file_daemon_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2052,7 +2115,7 @@ func (x *TargetsRequest) String() string {
 func (*TargetsRequest) ProtoMessage() {}
 
 func (x *TargetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[24]
+	mi := &file_daemon_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2065,7 +2128,7 @@ func (x *TargetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsRequest.ProtoReflect.Descriptor instead.
 func (*TargetsRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{24}
+	return file_daemon_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TargetsRequest) GetConnection() []byte {
@@ -2085,7 +2148,7 @@ type TargetsReply struct {
 
 func (x *TargetsReply) Reset() {
 	*x = TargetsReply{}
-	mi := &file_daemon_proto_msgTypes[25]
+	mi := &file_daemon_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2097,7 +2160,7 @@ func (x *TargetsReply) String() string {
 func (*TargetsReply) ProtoMessage() {}
 
 func (x *TargetsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[25]
+	mi := &file_daemon_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2110,7 +2173,7 @@ func (x *TargetsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsReply.ProtoReflect.Descriptor instead.
 func (*TargetsReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{25}
+	return file_daemon_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *TargetsReply) GetNamespace() string {
@@ -2142,7 +2205,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_daemon_proto_msgTypes[26]
+	mi := &file_daemon_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2154,7 +2217,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[26]
+	mi := &file_daemon_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2167,7 +2230,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{26}
+	return file_daemon_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Target) GetName() string {
@@ -2224,7 +2287,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_daemon_proto_msgTypes[27]
+	mi := &file_daemon_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2236,7 +2299,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[27]
+	mi := &file_daemon_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2249,7 +2312,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{27}
+	return file_daemon_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Mark) GetSession() string {
@@ -2289,7 +2352,7 @@ type NamespacesRequest struct {
 
 func (x *NamespacesRequest) Reset() {
 	*x = NamespacesRequest{}
-	mi := &file_daemon_proto_msgTypes[28]
+	mi := &file_daemon_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2301,7 +2364,7 @@ func (x *NamespacesRequest) String() string {
 func (*NamespacesRequest) ProtoMessage() {}
 
 func (x *NamespacesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[28]
+	mi := &file_daemon_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2314,7 +2377,7 @@ func (x *NamespacesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamespacesRequest.ProtoReflect.Descriptor instead.
 func (*NamespacesRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{28}
+	return file_daemon_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *NamespacesRequest) GetConnection() []byte {
@@ -2333,7 +2396,7 @@ type NamespacesReply struct {
 
 func (x *NamespacesReply) Reset() {
 	*x = NamespacesReply{}
-	mi := &file_daemon_proto_msgTypes[29]
+	mi := &file_daemon_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2345,7 +2408,7 @@ func (x *NamespacesReply) String() string {
 func (*NamespacesReply) ProtoMessage() {}
 
 func (x *NamespacesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[29]
+	mi := &file_daemon_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2358,7 +2421,7 @@ func (x *NamespacesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamespacesReply.ProtoReflect.Descriptor instead.
 func (*NamespacesReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{29}
+	return file_daemon_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *NamespacesReply) GetNames() []string {
@@ -2379,7 +2442,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_daemon_proto_msgTypes[30]
+	mi := &file_daemon_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2391,7 +2454,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[30]
+	mi := &file_daemon_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2404,7 +2467,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{30}
+	return file_daemon_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *LeaveRequest) GetSelector() string {
@@ -2435,7 +2498,7 @@ type RestoreRequest struct {
 
 func (x *RestoreRequest) Reset() {
 	*x = RestoreRequest{}
-	mi := &file_daemon_proto_msgTypes[31]
+	mi := &file_daemon_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2447,7 +2510,7 @@ func (x *RestoreRequest) String() string {
 func (*RestoreRequest) ProtoMessage() {}
 
 func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[31]
+	mi := &file_daemon_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2460,7 +2523,7 @@ func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
 func (*RestoreRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{31}
+	return file_daemon_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RestoreRequest) GetConnection() []byte {
@@ -2499,7 +2562,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_daemon_proto_msgTypes[32]
+	mi := &file_daemon_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2511,7 +2574,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[32]
+	mi := &file_daemon_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2524,7 +2587,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{32}
+	return file_daemon_proto_rawDescGZIP(), []int{33}
 }
 
 type VersionReply struct {
@@ -2539,7 +2602,7 @@ type VersionReply struct {
 
 func (x *VersionReply) Reset() {
 	*x = VersionReply{}
-	mi := &file_daemon_proto_msgTypes[33]
+	mi := &file_daemon_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2551,7 +2614,7 @@ func (x *VersionReply) String() string {
 func (*VersionReply) ProtoMessage() {}
 
 func (x *VersionReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[33]
+	mi := &file_daemon_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2564,7 +2627,7 @@ func (x *VersionReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionReply.ProtoReflect.Descriptor instead.
 func (*VersionReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{33}
+	return file_daemon_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *VersionReply) GetVersion() string {
@@ -2605,7 +2668,7 @@ type QuitRequest struct {
 
 func (x *QuitRequest) Reset() {
 	*x = QuitRequest{}
-	mi := &file_daemon_proto_msgTypes[34]
+	mi := &file_daemon_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2617,7 +2680,7 @@ func (x *QuitRequest) String() string {
 func (*QuitRequest) ProtoMessage() {}
 
 func (x *QuitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[34]
+	mi := &file_daemon_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2630,7 +2693,7 @@ func (x *QuitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuitRequest.ProtoReflect.Descriptor instead.
 func (*QuitRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{34}
+	return file_daemon_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *QuitRequest) GetIfIdle() bool {
@@ -2644,13 +2707,14 @@ var File_daemon_proto protoreflect.FileDescriptor
 
 const file_daemon_proto_rawDesc = "" +
 	"\n" +
-	"\fdaemon.proto\x12\x12teleswap.daemon.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8c\x02\n" +
+	"\fdaemon.proto\x12\x12teleswap.daemon.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xde\x02\n" +
 	"\x06SwapUp\x12;\n" +
 	"\arequest\x18\x01 \x01(\v2\x1f.teleswap.daemon.v1.SwapRequestH\x00R\arequest\x12G\n" +
 	"\rchild_started\x18\x02 \x01(\v2 .teleswap.daemon.v1.ChildStartedH\x00R\fchildStarted\x12D\n" +
 	"\fchild_exited\x18\x03 \x01(\v2\x1f.teleswap.daemon.v1.ChildExitedH\x00R\vchildExited\x12+\n" +
-	"\x03end\x18\x04 \x01(\v2\x17.teleswap.daemon.v1.EndH\x00R\x03endB\t\n" +
-	"\amessage\"\xf2\x05\n" +
+	"\x03end\x18\x04 \x01(\v2\x17.teleswap.daemon.v1.EndH\x00R\x03end\x12P\n" +
+	"\x10child_restarting\x18\x05 \x01(\v2#.teleswap.daemon.v1.ChildRestartingH\x00R\x0fchildRestartingB\t\n" +
+	"\amessage\"\x88\x06\n" +
 	"\vSwapRequest\x12\x1e\n" +
 	"\n" +
 	"connection\x18\x01 \x01(\fR\n" +
@@ -2680,7 +2744,8 @@ const file_daemon_proto_rawDesc = "" +
 	"\n" +
 	"also_proxy\x18- \x03(\tR\talsoProxy\x12\x1d\n" +
 	"\n" +
-	"no_volumes\x18. \x01(\bR\tnoVolumes\"I\n" +
+	"no_volumes\x18. \x01(\bR\tnoVolumes\x12\x14\n" +
+	"\x05watch\x18/ \x01(\bR\x05watch\"I\n" +
 	"\aPortMap\x12\x14\n" +
 	"\x05local\x18\x01 \x01(\rR\x05local\x12\x16\n" +
 	"\x06remote\x18\x02 \x01(\rR\x06remote\x12\x10\n" +
@@ -2698,7 +2763,8 @@ const file_daemon_proto_rawDesc = "" +
 	"\vChildExited\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\x05R\x06signal\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error\"\x1d\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"\x11\n" +
+	"\x0fChildRestarting\"\x1d\n" +
 	"\x03End\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xb1\x03\n" +
 	"\x05Event\x12\x18\n" +
@@ -2875,7 +2941,7 @@ func file_daemon_proto_rawDescGZIP() []byte {
 }
 
 var file_daemon_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_daemon_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_daemon_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_daemon_proto_goTypes = []any{
 	(Step_State)(0),               // 0: teleswap.daemon.v1.Step.State
 	(*SwapUp)(nil),                // 1: teleswap.daemon.v1.SwapUp
@@ -2885,90 +2951,92 @@ var file_daemon_proto_goTypes = []any{
 	(*Port)(nil),                  // 5: teleswap.daemon.v1.Port
 	(*ChildStarted)(nil),          // 6: teleswap.daemon.v1.ChildStarted
 	(*ChildExited)(nil),           // 7: teleswap.daemon.v1.ChildExited
-	(*End)(nil),                   // 8: teleswap.daemon.v1.End
-	(*Event)(nil),                 // 9: teleswap.daemon.v1.Event
-	(*Step)(nil),                  // 10: teleswap.daemon.v1.Step
-	(*Message)(nil),               // 11: teleswap.daemon.v1.Message
-	(*Prepare)(nil),               // 12: teleswap.daemon.v1.Prepare
-	(*Mount)(nil),                 // 13: teleswap.daemon.v1.Mount
-	(*LogChunk)(nil),              // 14: teleswap.daemon.v1.LogChunk
-	(*LogsReply)(nil),             // 15: teleswap.daemon.v1.LogsReply
-	(*Hook)(nil),                  // 16: teleswap.daemon.v1.Hook
-	(*HTTPGet)(nil),               // 17: teleswap.daemon.v1.HTTPGet
-	(*Active)(nil),                // 18: teleswap.daemon.v1.Active
-	(*Restoring)(nil),             // 19: teleswap.daemon.v1.Restoring
-	(*StopChild)(nil),             // 20: teleswap.daemon.v1.StopChild
-	(*Done)(nil),                  // 21: teleswap.daemon.v1.Done
-	(*StatusRequest)(nil),         // 22: teleswap.daemon.v1.StatusRequest
-	(*StatusReply)(nil),           // 23: teleswap.daemon.v1.StatusReply
-	(*Session)(nil),               // 24: teleswap.daemon.v1.Session
-	(*TargetsRequest)(nil),        // 25: teleswap.daemon.v1.TargetsRequest
-	(*TargetsReply)(nil),          // 26: teleswap.daemon.v1.TargetsReply
-	(*Target)(nil),                // 27: teleswap.daemon.v1.Target
-	(*Mark)(nil),                  // 28: teleswap.daemon.v1.Mark
-	(*NamespacesRequest)(nil),     // 29: teleswap.daemon.v1.NamespacesRequest
-	(*NamespacesReply)(nil),       // 30: teleswap.daemon.v1.NamespacesReply
-	(*LeaveRequest)(nil),          // 31: teleswap.daemon.v1.LeaveRequest
-	(*RestoreRequest)(nil),        // 32: teleswap.daemon.v1.RestoreRequest
-	(*VersionRequest)(nil),        // 33: teleswap.daemon.v1.VersionRequest
-	(*VersionReply)(nil),          // 34: teleswap.daemon.v1.VersionReply
-	(*QuitRequest)(nil),           // 35: teleswap.daemon.v1.QuitRequest
-	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
+	(*ChildRestarting)(nil),       // 8: teleswap.daemon.v1.ChildRestarting
+	(*End)(nil),                   // 9: teleswap.daemon.v1.End
+	(*Event)(nil),                 // 10: teleswap.daemon.v1.Event
+	(*Step)(nil),                  // 11: teleswap.daemon.v1.Step
+	(*Message)(nil),               // 12: teleswap.daemon.v1.Message
+	(*Prepare)(nil),               // 13: teleswap.daemon.v1.Prepare
+	(*Mount)(nil),                 // 14: teleswap.daemon.v1.Mount
+	(*LogChunk)(nil),              // 15: teleswap.daemon.v1.LogChunk
+	(*LogsReply)(nil),             // 16: teleswap.daemon.v1.LogsReply
+	(*Hook)(nil),                  // 17: teleswap.daemon.v1.Hook
+	(*HTTPGet)(nil),               // 18: teleswap.daemon.v1.HTTPGet
+	(*Active)(nil),                // 19: teleswap.daemon.v1.Active
+	(*Restoring)(nil),             // 20: teleswap.daemon.v1.Restoring
+	(*StopChild)(nil),             // 21: teleswap.daemon.v1.StopChild
+	(*Done)(nil),                  // 22: teleswap.daemon.v1.Done
+	(*StatusRequest)(nil),         // 23: teleswap.daemon.v1.StatusRequest
+	(*StatusReply)(nil),           // 24: teleswap.daemon.v1.StatusReply
+	(*Session)(nil),               // 25: teleswap.daemon.v1.Session
+	(*TargetsRequest)(nil),        // 26: teleswap.daemon.v1.TargetsRequest
+	(*TargetsReply)(nil),          // 27: teleswap.daemon.v1.TargetsReply
+	(*Target)(nil),                // 28: teleswap.daemon.v1.Target
+	(*Mark)(nil),                  // 29: teleswap.daemon.v1.Mark
+	(*NamespacesRequest)(nil),     // 30: teleswap.daemon.v1.NamespacesRequest
+	(*NamespacesReply)(nil),       // 31: teleswap.daemon.v1.NamespacesReply
+	(*LeaveRequest)(nil),          // 32: teleswap.daemon.v1.LeaveRequest
+	(*RestoreRequest)(nil),        // 33: teleswap.daemon.v1.RestoreRequest
+	(*VersionRequest)(nil),        // 34: teleswap.daemon.v1.VersionRequest
+	(*VersionReply)(nil),          // 35: teleswap.daemon.v1.VersionReply
+	(*QuitRequest)(nil),           // 36: teleswap.daemon.v1.QuitRequest
+	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
 }
 var file_daemon_proto_depIdxs = []int32{
 	2,  // 0: teleswap.daemon.v1.SwapUp.request:type_name -> teleswap.daemon.v1.SwapRequest
 	6,  // 1: teleswap.daemon.v1.SwapUp.child_started:type_name -> teleswap.daemon.v1.ChildStarted
 	7,  // 2: teleswap.daemon.v1.SwapUp.child_exited:type_name -> teleswap.daemon.v1.ChildExited
-	8,  // 3: teleswap.daemon.v1.SwapUp.end:type_name -> teleswap.daemon.v1.End
-	3,  // 4: teleswap.daemon.v1.SwapRequest.expose:type_name -> teleswap.daemon.v1.PortMap
-	4,  // 5: teleswap.daemon.v1.SwapRequest.publish:type_name -> teleswap.daemon.v1.Publish
-	5,  // 6: teleswap.daemon.v1.SwapRequest.to_pod:type_name -> teleswap.daemon.v1.Port
-	5,  // 7: teleswap.daemon.v1.SwapRequest.from_pod:type_name -> teleswap.daemon.v1.Port
-	10, // 8: teleswap.daemon.v1.Event.step:type_name -> teleswap.daemon.v1.Step
-	11, // 9: teleswap.daemon.v1.Event.message:type_name -> teleswap.daemon.v1.Message
-	12, // 10: teleswap.daemon.v1.Event.prepare:type_name -> teleswap.daemon.v1.Prepare
-	18, // 11: teleswap.daemon.v1.Event.active:type_name -> teleswap.daemon.v1.Active
-	19, // 12: teleswap.daemon.v1.Event.restoring:type_name -> teleswap.daemon.v1.Restoring
-	20, // 13: teleswap.daemon.v1.Event.stop_child:type_name -> teleswap.daemon.v1.StopChild
-	21, // 14: teleswap.daemon.v1.Event.done:type_name -> teleswap.daemon.v1.Done
-	0,  // 15: teleswap.daemon.v1.Step.state:type_name -> teleswap.daemon.v1.Step.State
-	13, // 16: teleswap.daemon.v1.Prepare.mounts:type_name -> teleswap.daemon.v1.Mount
-	16, // 17: teleswap.daemon.v1.Prepare.post_start:type_name -> teleswap.daemon.v1.Hook
-	16, // 18: teleswap.daemon.v1.Prepare.pre_stop:type_name -> teleswap.daemon.v1.Hook
-	17, // 19: teleswap.daemon.v1.Hook.http_get:type_name -> teleswap.daemon.v1.HTTPGet
-	4,  // 20: teleswap.daemon.v1.Active.published:type_name -> teleswap.daemon.v1.Publish
-	24, // 21: teleswap.daemon.v1.StatusReply.sessions:type_name -> teleswap.daemon.v1.Session
-	36, // 22: teleswap.daemon.v1.StatusReply.since:type_name -> google.protobuf.Timestamp
-	36, // 23: teleswap.daemon.v1.Session.since:type_name -> google.protobuf.Timestamp
-	10, // 24: teleswap.daemon.v1.Session.steps:type_name -> teleswap.daemon.v1.Step
-	3,  // 25: teleswap.daemon.v1.Session.ports:type_name -> teleswap.daemon.v1.PortMap
-	4,  // 26: teleswap.daemon.v1.Session.published:type_name -> teleswap.daemon.v1.Publish
-	27, // 27: teleswap.daemon.v1.TargetsReply.targets:type_name -> teleswap.daemon.v1.Target
-	28, // 28: teleswap.daemon.v1.Target.mark:type_name -> teleswap.daemon.v1.Mark
-	36, // 29: teleswap.daemon.v1.Mark.since:type_name -> google.protobuf.Timestamp
-	1,  // 30: teleswap.daemon.v1.Daemon.Swap:input_type -> teleswap.daemon.v1.SwapUp
-	14, // 31: teleswap.daemon.v1.Daemon.Logs:input_type -> teleswap.daemon.v1.LogChunk
-	22, // 32: teleswap.daemon.v1.Daemon.Status:input_type -> teleswap.daemon.v1.StatusRequest
-	25, // 33: teleswap.daemon.v1.Daemon.Targets:input_type -> teleswap.daemon.v1.TargetsRequest
-	29, // 34: teleswap.daemon.v1.Daemon.Namespaces:input_type -> teleswap.daemon.v1.NamespacesRequest
-	31, // 35: teleswap.daemon.v1.Daemon.Leave:input_type -> teleswap.daemon.v1.LeaveRequest
-	32, // 36: teleswap.daemon.v1.Daemon.Restore:input_type -> teleswap.daemon.v1.RestoreRequest
-	33, // 37: teleswap.daemon.v1.Daemon.Version:input_type -> teleswap.daemon.v1.VersionRequest
-	35, // 38: teleswap.daemon.v1.Daemon.Quit:input_type -> teleswap.daemon.v1.QuitRequest
-	9,  // 39: teleswap.daemon.v1.Daemon.Swap:output_type -> teleswap.daemon.v1.Event
-	15, // 40: teleswap.daemon.v1.Daemon.Logs:output_type -> teleswap.daemon.v1.LogsReply
-	23, // 41: teleswap.daemon.v1.Daemon.Status:output_type -> teleswap.daemon.v1.StatusReply
-	26, // 42: teleswap.daemon.v1.Daemon.Targets:output_type -> teleswap.daemon.v1.TargetsReply
-	30, // 43: teleswap.daemon.v1.Daemon.Namespaces:output_type -> teleswap.daemon.v1.NamespacesReply
-	9,  // 44: teleswap.daemon.v1.Daemon.Leave:output_type -> teleswap.daemon.v1.Event
-	9,  // 45: teleswap.daemon.v1.Daemon.Restore:output_type -> teleswap.daemon.v1.Event
-	34, // 46: teleswap.daemon.v1.Daemon.Version:output_type -> teleswap.daemon.v1.VersionReply
-	9,  // 47: teleswap.daemon.v1.Daemon.Quit:output_type -> teleswap.daemon.v1.Event
-	39, // [39:48] is the sub-list for method output_type
-	30, // [30:39] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	9,  // 3: teleswap.daemon.v1.SwapUp.end:type_name -> teleswap.daemon.v1.End
+	8,  // 4: teleswap.daemon.v1.SwapUp.child_restarting:type_name -> teleswap.daemon.v1.ChildRestarting
+	3,  // 5: teleswap.daemon.v1.SwapRequest.expose:type_name -> teleswap.daemon.v1.PortMap
+	4,  // 6: teleswap.daemon.v1.SwapRequest.publish:type_name -> teleswap.daemon.v1.Publish
+	5,  // 7: teleswap.daemon.v1.SwapRequest.to_pod:type_name -> teleswap.daemon.v1.Port
+	5,  // 8: teleswap.daemon.v1.SwapRequest.from_pod:type_name -> teleswap.daemon.v1.Port
+	11, // 9: teleswap.daemon.v1.Event.step:type_name -> teleswap.daemon.v1.Step
+	12, // 10: teleswap.daemon.v1.Event.message:type_name -> teleswap.daemon.v1.Message
+	13, // 11: teleswap.daemon.v1.Event.prepare:type_name -> teleswap.daemon.v1.Prepare
+	19, // 12: teleswap.daemon.v1.Event.active:type_name -> teleswap.daemon.v1.Active
+	20, // 13: teleswap.daemon.v1.Event.restoring:type_name -> teleswap.daemon.v1.Restoring
+	21, // 14: teleswap.daemon.v1.Event.stop_child:type_name -> teleswap.daemon.v1.StopChild
+	22, // 15: teleswap.daemon.v1.Event.done:type_name -> teleswap.daemon.v1.Done
+	0,  // 16: teleswap.daemon.v1.Step.state:type_name -> teleswap.daemon.v1.Step.State
+	14, // 17: teleswap.daemon.v1.Prepare.mounts:type_name -> teleswap.daemon.v1.Mount
+	17, // 18: teleswap.daemon.v1.Prepare.post_start:type_name -> teleswap.daemon.v1.Hook
+	17, // 19: teleswap.daemon.v1.Prepare.pre_stop:type_name -> teleswap.daemon.v1.Hook
+	18, // 20: teleswap.daemon.v1.Hook.http_get:type_name -> teleswap.daemon.v1.HTTPGet
+	4,  // 21: teleswap.daemon.v1.Active.published:type_name -> teleswap.daemon.v1.Publish
+	25, // 22: teleswap.daemon.v1.StatusReply.sessions:type_name -> teleswap.daemon.v1.Session
+	37, // 23: teleswap.daemon.v1.StatusReply.since:type_name -> google.protobuf.Timestamp
+	37, // 24: teleswap.daemon.v1.Session.since:type_name -> google.protobuf.Timestamp
+	11, // 25: teleswap.daemon.v1.Session.steps:type_name -> teleswap.daemon.v1.Step
+	3,  // 26: teleswap.daemon.v1.Session.ports:type_name -> teleswap.daemon.v1.PortMap
+	4,  // 27: teleswap.daemon.v1.Session.published:type_name -> teleswap.daemon.v1.Publish
+	28, // 28: teleswap.daemon.v1.TargetsReply.targets:type_name -> teleswap.daemon.v1.Target
+	29, // 29: teleswap.daemon.v1.Target.mark:type_name -> teleswap.daemon.v1.Mark
+	37, // 30: teleswap.daemon.v1.Mark.since:type_name -> google.protobuf.Timestamp
+	1,  // 31: teleswap.daemon.v1.Daemon.Swap:input_type -> teleswap.daemon.v1.SwapUp
+	15, // 32: teleswap.daemon.v1.Daemon.Logs:input_type -> teleswap.daemon.v1.LogChunk
+	23, // 33: teleswap.daemon.v1.Daemon.Status:input_type -> teleswap.daemon.v1.StatusRequest
+	26, // 34: teleswap.daemon.v1.Daemon.Targets:input_type -> teleswap.daemon.v1.TargetsRequest
+	30, // 35: teleswap.daemon.v1.Daemon.Namespaces:input_type -> teleswap.daemon.v1.NamespacesRequest
+	32, // 36: teleswap.daemon.v1.Daemon.Leave:input_type -> teleswap.daemon.v1.LeaveRequest
+	33, // 37: teleswap.daemon.v1.Daemon.Restore:input_type -> teleswap.daemon.v1.RestoreRequest
+	34, // 38: teleswap.daemon.v1.Daemon.Version:input_type -> teleswap.daemon.v1.VersionRequest
+	36, // 39: teleswap.daemon.v1.Daemon.Quit:input_type -> teleswap.daemon.v1.QuitRequest
+	10, // 40: teleswap.daemon.v1.Daemon.Swap:output_type -> teleswap.daemon.v1.Event
+	16, // 41: teleswap.daemon.v1.Daemon.Logs:output_type -> teleswap.daemon.v1.LogsReply
+	24, // 42: teleswap.daemon.v1.Daemon.Status:output_type -> teleswap.daemon.v1.StatusReply
+	27, // 43: teleswap.daemon.v1.Daemon.Targets:output_type -> teleswap.daemon.v1.TargetsReply
+	31, // 44: teleswap.daemon.v1.Daemon.Namespaces:output_type -> teleswap.daemon.v1.NamespacesReply
+	10, // 45: teleswap.daemon.v1.Daemon.Leave:output_type -> teleswap.daemon.v1.Event
+	10, // 46: teleswap.daemon.v1.Daemon.Restore:output_type -> teleswap.daemon.v1.Event
+	35, // 47: teleswap.daemon.v1.Daemon.Version:output_type -> teleswap.daemon.v1.VersionReply
+	10, // 48: teleswap.daemon.v1.Daemon.Quit:output_type -> teleswap.daemon.v1.Event
+	40, // [40:49] is the sub-list for method output_type
+	31, // [31:40] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_daemon_proto_init() }
@@ -2981,8 +3049,9 @@ func file_daemon_proto_init() {
 		(*SwapUp_ChildStarted)(nil),
 		(*SwapUp_ChildExited)(nil),
 		(*SwapUp_End)(nil),
+		(*SwapUp_ChildRestarting)(nil),
 	}
-	file_daemon_proto_msgTypes[8].OneofWrappers = []any{
+	file_daemon_proto_msgTypes[9].OneofWrappers = []any{
 		(*Event_Step)(nil),
 		(*Event_Message)(nil),
 		(*Event_Prepare)(nil),
@@ -2997,7 +3066,7 @@ func file_daemon_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_daemon_proto_rawDesc), len(file_daemon_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   35,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

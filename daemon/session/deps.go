@@ -129,6 +129,7 @@ type LinkConfig struct {
 	Also     *Also          // what goes through the pod, whatever the rule says
 	Maps     []kube.PortMap // ports that lead to another port of the process
 	ToPod    []kube.Port    // of the pod's loopback address, to be reached whatever listens there
+	Restarts *restarts      // of the process; nil: there are none
 	Warn     func(format string, args ...any)
 	Logger   *slog.Logger
 }

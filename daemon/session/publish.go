@@ -82,6 +82,8 @@ type publisher struct {
 	mu  sync.Mutex
 	box socketMaker  // nil: no sandbox yet
 	pod []netip.Addr // the sandbox's own addresses
+	// restarts lets connections wait for a process that is restarted; nil: none is.
+	restarts *restarts
 }
 
 // newPublisher takes all ports, or none: the error is a *PublishError. They are held until close.
@@ -118,8 +120,11 @@ func (p *publisher) add(ctx context.Context, w Publish) error {
 		if err != nil {
 			return err
 		}
-		e.dial = func(context.Context, netip.AddrPort, netip.AddrPort) (net.Conn, error) {
-			return p.dial("tcp", w.Inside)
+		e.dial = func(ctx context.Context, _, _ netip.AddrPort) (net.Conn, error) {
+			p.mu.Lock()
+			again := p.restarts
+			p.mu.Unlock()
+			return again.dial(ctx, w.Inside, func() (net.Conn, error) { return p.dial("tcp", w.Inside) })
 		}
 		e.listen(ctx, lis)
 		local = lis.Addr()
@@ -134,6 +139,13 @@ func (p *publisher) attach(box socketMaker, pod []netip.Addr) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.box, p.pod = box, pod
+}
+
+// await has connections wait while the process is restarted.
+func (p *publisher) await(r *restarts) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.restarts = r
 }
 
 // dial connects to what listens in the sandbox. No connect tells who takes datagrams: they go to 127.0.0.1.
@@ -203,6 +215,7 @@ func (s *Session) openPublished(sw *swap) error {
 	if err != nil {
 		return err
 	}
+	sw.published.await(s.restarts)
 	sw.published.attach(sw.box, pod)
 	for _, p := range sw.published.all {
 		s.note("published: %s leads to the process's port %d", p.At, p.Inside)

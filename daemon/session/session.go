@@ -31,6 +31,7 @@ type Request struct {
 	NoVolumes     bool
 	// Plain has the command run without a sandbox, in the laptop's own network.
 	Plain bool
+	Watch bool // the command may be restarted
 }
 
 // Session is one swap. Its methods are safe for concurrent use.
@@ -51,6 +52,9 @@ type Session struct {
 	// quitting is closed when the daemon wants to go; retry wakes a stuck session.
 	quitting chan struct{}
 	retry    chan struct{}
+
+	// restarts holds connections while the process is restarted; nil: it never is.
+	restarts *restarts
 
 	// attending are the goroutines that end with the session.
 	attending sync.WaitGroup
@@ -90,7 +94,7 @@ func newSession(id string, cfg Config, req Request) *Session {
 	return &Session{
 		id: id, cfg: cfg, req: req, log: log.With("session", id),
 		ended: make(chan struct{}), childGone: make(chan struct{}), childUp: make(chan struct{}), done: make(chan struct{}),
-		quitting: make(chan struct{}), retry: make(chan struct{}, 1),
+		quitting: make(chan struct{}), retry: make(chan struct{}, 1), restarts: newRestarts(req.Watch),
 		restored:    func(string) <-chan struct{} { return nil },
 		publisherOf: func(Publish) string { return "" },
 		since:       cfg.Now(), watchers: map[*watcher]struct{}{},
@@ -138,13 +142,17 @@ func (s *Session) Outcome() Outcome {
 	return s.outcome
 }
 
-// ChildStarted tells that the user's process runs.
+// ChildStarted tells that the user's process runs, also after ChildRestarting.
 func (s *Session) ChildStarted(pid int) {
+	s.restarts.noteStarted()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.childPID = pid
 	closeOnce(s.childUp)
 }
+
+// ChildRestarting tells that the user's process is being ended to be started again.
+func (s *Session) ChildRestarting() { s.restarts.noteRestarting() }
 
 // ChildExited tells that the user's process has ended, or (with err) never began.
 func (s *Session) ChildExited(status string, err error) {

@@ -186,7 +186,7 @@ func (l *agentLink) acceptLoop(ctx context.Context) {
 	var to served
 	select {
 	case to = <-l.attached:
-		to = mapped{to, l.cfg.Maps}
+		to = mapped{patient(to, l.cfg.Restarts), l.cfg.Maps}
 	case <-ctx.Done():
 		return
 	}
