@@ -31,6 +31,12 @@ type process interface {
 	Done() <-chan struct{}
 }
 
+// restarter is a process that can be started again where it is; see runner.Process.
+type restarter interface {
+	Restart(grace time.Duration) error
+	Turns() <-chan runner.Turn
+}
+
 // child is the user's process, from the first try to start it to its exit status.
 type child struct {
 	started chan startResult
@@ -43,6 +49,10 @@ type child struct {
 	cancelStart context.CancelFunc // not nil while it starts
 	process     process            // not nil while it runs
 	keys        <-chan os.Signal   // what is typed at a terminal of its own
+	turns       <-chan runner.Turn // nil: it cannot be started again
+	turning     bool               // a turn is due
+	paused      bool               // it has ended, and waits to be started again
+	changed     []string           // files that changed while a turn is due
 	rung        rung
 	ran         bool
 	exit        runner.Exit
@@ -111,6 +121,9 @@ func (c *child) take(st startResult) {
 	}
 	c.process, c.ran = st.process, true
 	c.keys = st.process.Keys()
+	if r, can := st.process.(restarter); can {
+		c.turns = r.Turns()
+	}
 	go func() {
 		exit, err := st.process.Wait()
 		c.exited <- exitResult{exit, err}
@@ -119,7 +132,7 @@ func (c *child) take(st startResult) {
 
 func (c *child) ended(ex exitResult) {
 	c.timer.Stop()
-	c.process, c.keys, c.exit, c.waitErr = nil, nil, ex.exit, ex.err
+	c.process, c.keys, c.turns, c.exit, c.waitErr = nil, nil, nil, ex.exit, ex.err
 }
 
 // interrupt is the first rung of Ctrl-C: what the terminal has not sent itself.

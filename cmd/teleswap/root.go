@@ -72,7 +72,7 @@ func run(ctx context.Context, args []string, s streams) int {
 		if calledAs := pluginName(os.Args[0]); calledAs != "" {
 			root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: calledAs}
 		}
-		root.SetArgs(args)
+		root.SetArgs(joinWatch(args))
 		err = root.ExecuteContext(ctx)
 	}
 	if err == nil {

@@ -27,6 +27,8 @@ type swapOptions struct {
 	noPodLogs  bool
 	hooks      bool
 	plain      plainFlags
+	watch      watchFlags
+	debug      debugFlag
 }
 
 // The help of swap.
@@ -48,6 +50,9 @@ The exit status is the command's; 128+N if signal N ended it; 2 for wrong usage.
   teleswap swap service-a --docker-run --rm -it -v $PWD:/src service-a:dev
   teleswap swap -n shop --deployment web:nginx --run ./server --port 8080
   teleswap swap service-a --expose 3000:8080 --publish 9229 --run node --inspect server.js
+  teleswap swap service-a --watch --run go run .
+  teleswap swap service-a --watch='*.py' --watch=templates --run python3 app.py
+  teleswap swap service-a --debug --run go run ./cmd/server
   teleswap swap --new hello --expose 8080 --run ./server`
 )
 
@@ -74,6 +79,10 @@ func (a *app) swapCommand(command []string) *cobra.Command {
 					return usage("--%s: it names no file", flag)
 				}
 			}
+			attach, err := o.planDev(req, a.inContainer)
+			if err != nil {
+				return err
+			}
 			if err := o.ports.put(req); err != nil {
 				return err
 			}
@@ -97,7 +106,7 @@ func (a *app) swapCommand(command []string) *cobra.Command {
 				return err
 			}
 			env.old = a.oldEnv
-			w := wishes{env: env, root: root, podLogs: !o.noPodLogs, hooks: o.hooks}
+			w := wishes{env: env, root: root, podLogs: !o.noPodLogs, hooks: o.hooks, watch: o.watch, attach: attach}
 			if err := a.checkContainer(cmd.Context(), req, &w); err != nil {
 				return err
 			}
@@ -119,6 +128,8 @@ func (a *app) swapCommand(command []string) *cobra.Command {
 	o.also.complete(cmd)
 	o.mount.add(f)
 	o.plain.add(f)
+	o.watch.add(f)
+	o.debug.add(f)
 	f.BoolVar(&o.hooks, "lifecycle-hooks", false, "run the container's postStart and preStop hooks in the command's sandbox")
 	f.BoolVar(&o.noPodLogs, "no-pod-logs", false, "keep the command's output out of the log of the agent's pod")
 	for flag, complete := range map[string]cobra.CompletionFunc{

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/teleswap/teleswap/cmd/teleswap/internal/changes"
 	"github.com/teleswap/teleswap/daemon/api"
 	"github.com/teleswap/teleswap/daemon/runner"
 )
@@ -26,6 +27,10 @@ type wishes struct {
 	hooks bool
 	// container has the command run by docker; nil: it is a process of this machine.
 	container *container
+	// watch has the command started again when files change.
+	watch watchFlags
+	// attach says how a debugger is attached; empty: none is to be.
+	attach []string
 }
 
 // swapping is one swap as the command sees it: events of the session, signals, and the
@@ -40,10 +45,11 @@ type swapping struct {
 	wishes wishes
 
 	child     child
-	received  chan received // the session's events
-	begun     os.Signal     // the first signal that ended the swap
-	hookErr   error         // why postStart failed
-	active    bool          // the process stood in the target's place
+	sources   *changes.Watcher // nil: they are not watched
+	received  chan received    // the session's events
+	begun     os.Signal        // the first signal that ended the swap
+	hookErr   error            // why postStart failed
+	active    bool             // the process stood in the target's place
 	done      *api.Done
 	broken    error      // the daemon went away
 	rescue    chan error // how starting a new daemon went; nil: none was needed
@@ -62,6 +68,11 @@ func (a *app) swap(ctx context.Context, req *api.SwapRequest, w wishes) error {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	defer signal.Stop(signals)
 
+	sources, err := w.watch.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeQuietly(sources)
 	c, err := a.dialInterruptibly(ctx, signals)
 	if err != nil {
 		return err
@@ -76,7 +87,7 @@ func (a *app) swap(ctx context.Context, req *api.SwapRequest, w wishes) error {
 	if err := stream.Send(&api.SwapUp{Message: &api.SwapUp_Request{Request: req}}); err != nil {
 		return callError(err)
 	}
-	s := &swapping{app: a, ui: newProgress(a.err), client: c, stream: stream, req: req, wishes: w, received: make(chan received), child: newChild()}
+	s := &swapping{app: a, ui: newProgress(a.err), client: c, stream: stream, req: req, wishes: w, sources: sources, received: make(chan received), child: newChild()}
 	receiving := make(chan struct{})
 	go func() { // ends with the stream, or with ctx
 		defer close(receiving)
@@ -148,6 +159,12 @@ func (s *swapping) loop(ctx context.Context, signals <-chan os.Signal) {
 			s.childStarted(st)
 		case ex := <-s.child.exited:
 			s.childExited(ex)
+		case names := <-s.sources.Bursts():
+			s.sourcesChanged(names)
+		case err := <-s.sources.Errors():
+			s.ui.line("! %v", err)
+		case turn := <-s.child.turns:
+			s.childTurned(turn)
 		case r := <-s.child.hooked:
 			s.hookEnded(r)
 		case s.rescued = <-s.rescue:
@@ -171,6 +188,9 @@ func (s *swapping) event(ctx context.Context, e *api.Event) {
 	case *api.Event_Active:
 		s.active = true
 		s.ui.line("swapped: %s is now this process (pid %d); Ctrl-C ends it", m.Active.GetTarget(), m.Active.GetPid())
+		for _, line := range s.wishes.attach {
+			s.ui.line("%s", line)
+		}
 	case *api.Event_StopChild:
 		s.stopChild(m.StopChild)
 	case *api.Event_Done:
@@ -196,7 +216,7 @@ func (s *swapping) signal(sig os.Signal, childHas bool) {
 	fromKeyboard := sig == os.Interrupt || sig == syscall.SIGQUIT
 	switch {
 	case s.child.running() && !again && fromKeyboard:
-		s.child.interrupt(sig, childHas, s.ui)
+		s.child.interrupt(sig, childHas && !s.child.paused, s.ui)
 	case s.child.running() && again:
 		s.child.nextRung(s.ui)
 	case s.child.starting():
@@ -352,7 +372,7 @@ func (s *swapping) starter(session string, p *api.Prepare) starter {
 		if err != nil {
 			return nil, err
 		}
-		spec.Root = s.wishes.root
+		spec.Root, spec.Restarts = s.wishes.root, s.sources != nil
 		if c := s.wishes.container; c != nil {
 			return c.start(ctx, spec, stdio)
 		}
