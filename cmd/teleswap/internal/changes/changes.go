@@ -131,9 +131,9 @@ func explain(err error, root string) error {
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
 		return fmt.Errorf("there are more folders in %s than this machine lets you watch: sudo sysctl -w fs.inotify.max_user_watches=1048576, "+
-			"or name fewer: --watch='cmd/**/*.go'", root)
+			"or name fewer: --watch='cmd/**/*.go' (%w)", root, err)
 	case errors.Is(err, syscall.EMFILE):
-		return errors.New("this machine lets you watch no more folders at once: sudo sysctl -w fs.inotify.max_user_instances=1024")
+		return fmt.Errorf("this machine lets you have no more watchers at once: sudo sysctl -w fs.inotify.max_user_instances=1024 (%w)", err)
 	case err != nil:
 		return fmt.Errorf("watch %s: %w", root, err)
 	}
