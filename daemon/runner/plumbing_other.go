@@ -15,6 +15,8 @@ type terminal struct{ keys chan os.Signal }
 func (t *terminal) stopped(int) {}
 func (t *terminal) turned(int)  {}
 
+func ownTerminal(Stdio) bool { return false }
+
 func plumb(s Stdio) (*plumbing, error) { return &plumbing{in: s.In, out: s.Out, err: s.Err}, nil }
 
 func (p *plumbing) held() ([]*os.File, error) { return nil, nil }

@@ -188,7 +188,6 @@ func TestStartFails(t *testing.T) {
 		{"command not found", "no-such-command-anywhere: command not found", func(_ *lab, s *Spec) { s.Argv = []string{"no-such-command-anywhere"} }},
 		{"not executable", "permission denied", func(_ *lab, s *Spec) { s.Argv = []string{"/dev/null"} }},
 		{"no such directory", "no such file or directory", func(_ *lab, s *Spec) { s.Dir = "/no/such/directory" }},
-		{"no command", "no command", func(_ *lab, s *Spec) { s.Argv = nil }},
 		{"no daemon", "reach the daemon", func(_ *lab, s *Spec) { s.Handoff += ".nowhere" }},
 		{"the daemon refuses", "not your session", func(l *lab, _ *Spec) {
 			l.mu.Lock()

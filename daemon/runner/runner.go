@@ -46,12 +46,15 @@ type Stdio struct {
 	Tee func(stderr bool, p []byte)
 }
 
+// Entry is a command that is to run in a sandbox beside the one that it was made for.
+type Entry = sandbox.Entry
+
 // Process is a command that runs in a sandbox. Its methods are safe for concurrent use.
 //
 // Unless OwnTerminal, the command is in the caller's process group: what a terminal sends (Ctrl-C, Ctrl-Z, hang-up)
 // reaches it without the caller. When the caller dies, the command and all it started get SIGTERM, and 10 s later SIGKILL.
 type Process struct {
-	cmd *exec.Cmd
+	cmd *exec.Cmd // the sandbox's first process; nil: not ours, the command came in by the door
 	ctl *sandbox.Control
 	pid atomic.Int64
 
@@ -121,6 +124,57 @@ func Start(ctx context.Context, spec Spec, stdio Stdio) (*Process, error) {
 	return nil, err
 }
 
+// ErrSandboxEnded says that a sandbox has ended, and with it the command that had come in by the door.
+var ErrSandboxEnded = errors.New("the session has ended")
+
+// Enter starts a command in a sandbox that stands already, by the path of its door; e.Terminal and e.Held are set here. It runs
+// in a session of its own: what a terminal sends reaches it only where it has its own, else the caller passes it on by Signal. When the
+// caller dies, the command and all that it started get SIGTERM, and 10 s later SIGKILL, and when the sandbox's own ends, SIGHUP
+// before that. ctx bounds the start only. The caller must call Wait, whose error may be ErrSandboxEnded. Error: os.ErrNotExist or
+// syscall.ECONNREFUSED where there is no sandbox.
+func Enter(ctx context.Context, door string, e Entry, stdio Stdio) (*Process, error) {
+	stdio.Tee = nil
+	if ownTerminal(stdio) {
+		stdio.Tee = func(bool, []byte) {}
+	}
+	pl, err := plumb(stdio)
+	if err != nil {
+		return nil, err
+	}
+	held, err := pl.held()
+	if err != nil {
+		pl.abandon()
+		return nil, err
+	}
+	e.Terminal = pl.terminal != nil
+	ctl, err := sandbox.Knock(door, e, pl.in, pl.out, pl.err, held...)
+	if err != nil {
+		pl.abandon()
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = ctl.Close() })
+	var r sandbox.Report
+	err = ctl.Receive(&r)
+	stopped := stop()
+	switch {
+	case !stopped:
+		err = fmt.Errorf("enter the sandbox: %w", ctx.Err())
+	case err != nil:
+		err = ErrSandboxEnded
+	case r.Failed != "":
+		err = errors.New(r.Failed)
+	default:
+		p := &Process{ctl: ctl, plumbing: pl, hooked: make(chan error, 1), ended: make(chan struct{})}
+		p.pid.Store(int64(r.Started))
+		pl.started(r.Started, p.letGo)
+		go p.watch()
+		return p, nil
+	}
+	_ = ctl.Close()
+	pl.abandon()
+	return nil, err
+}
+
 // letGo has the sandbox's first process close its copies of our ends of the command's pipes.
 func (p *Process) letGo() { _ = p.ctl.Send(sandbox.Order{LetGo: true}) }
 
@@ -155,7 +209,10 @@ func (p *Process) watch() {
 			p.hooked <- hookError(r.HookError)
 		}
 	}
-	err := p.cmd.Wait()
+	var err error
+	if p.cmd != nil {
+		err = p.cmd.Wait()
+	}
 	p.plumbing.finish()
 	_ = p.ctl.Close()
 	var status *exec.ExitError
@@ -164,6 +221,8 @@ func (p *Process) watch() {
 		p.exit = *exit
 	case errors.As(err, &status):
 		p.exit, p.err = lost(status)
+	case p.cmd == nil:
+		p.err = ErrSandboxEnded
 	default:
 		p.err = fmt.Errorf("wait for the sandbox: %w", errors.Join(err, io.ErrUnexpectedEOF))
 	}
@@ -275,10 +334,13 @@ func hookError(text string) error {
 }
 
 // InitMain is what the program does when its first argument is InitArg: be the first process of a sandbox. args are
-// the arguments after InitArg; there are none so far. It returns the exit status of the program.
+// the arguments after InitArg. It returns the exit status of the program.
 func InitMain(args []string) int {
-	if len(args) > 0 {
-		return 2
+	switch {
+	case len(args) == 0:
+		return sandbox.Init()
+	case len(args) == 1 && args[0] == sandbox.DoorArg:
+		return sandbox.Doorman()
 	}
-	return sandbox.Init()
+	return 2
 }

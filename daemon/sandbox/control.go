@@ -21,6 +21,8 @@ type Order struct {
 	LetGo bool
 	// Hook is something to do beside the command; a Report with HookEnded answers it.
 	Hook *Hook
+	// Enter is the first and only word of who has come in by the door, but for signals.
+	Enter *Entry
 	// Restart ends the command, if it runs, and starts it again; a Report with Started, Ended or Failed answers it. Only
 	// where Spec.Restarts is set.
 	Restart *Restart
@@ -63,7 +65,11 @@ func NewControl(f *os.File) (*Control, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the sandbox's control socket: %w", err)
 	}
-	return &Control{conn: conn, dec: gob.NewDecoder(conn), enc: gob.NewEncoder(conn)}, nil
+	return newControl(conn), nil
+}
+
+func newControl(conn net.Conn) *Control {
+	return &Control{conn: conn, dec: gob.NewDecoder(conn), enc: gob.NewEncoder(conn)}
 }
 
 // Send sends an Order or a Report.

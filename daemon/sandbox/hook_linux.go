@@ -21,6 +21,7 @@ func (s *supervisor) startHook(h *Hook) {
 		return
 	}
 	s.hook = pid
+	s.awaitLocked()
 }
 
 // forkHook starts a hook's command. What it writes goes where the command's errors go: the command's output is its own.

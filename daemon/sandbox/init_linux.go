@@ -38,13 +38,23 @@ func Init() int {
 	orders := make(chan Order)
 	go readOrders(ctl, orders) // ends with the process: the control socket outlives everything here
 	held := heldFiles(order.Spec.Held)
+	door, err := listenDoor(order.Spec.Door) // the laptop's paths hold until the pod's files are laid over them
+	if err != nil {
+		_ = ctl.Send(Report{Failed: err.Error()})
+		return statusFailed
+	}
+	if door != nil {
+		defer func() { _ = door.Close() }()
+	}
 	child, err := prepare(order.Spec, orders)
 	if err != nil {
 		_ = ctl.Send(Report{Failed: err.Error()})
 		return statusFailed
 	}
 	_ = ctl.Send(Report{Started: child})
-	return newSupervisor(order.Spec, child, ctl, orders, seen, held).run()
+	s := newSupervisor(order.Spec, child, ctl, orders, seen, held)
+	s.openDoor(door)
+	return s.run()
 }
 
 // readOrders passes orders on until the CLI is gone, and closes the channel then.
@@ -59,11 +69,8 @@ func readOrders(ctl *Control, orders chan<- Order) {
 	}
 }
 
-// prepare does everything up to the start of the command, and returns its process id.
+// prepare does everything up to the start of the command, and returns its process id; our own where there is none.
 func prepare(spec *Spec, orders <-chan Order) (int, error) {
-	if len(spec.Argv) == 0 {
-		return 0, errors.New("no command to run in the sandbox")
-	}
 	// Orphans of the command become ours, so that none outlives it.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return 0, fmt.Errorf("become the sandbox's reaper: %w", err)
@@ -124,6 +131,9 @@ func prepare(spec *Spec, orders <-chan Order) (int, error) {
 	}
 	if err := dropPrivileges(); err != nil {
 		return 0, err
+	}
+	if len(spec.Argv) == 0 {
+		return os.Getpid(), nil
 	}
 	return startCommand(spec)
 }

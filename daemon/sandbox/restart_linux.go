@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"maps"
 	"os"
 	"slices"
 	"syscall"
@@ -101,12 +102,12 @@ func (s *supervisor) startAgain() (int, error) {
 	return pid, nil
 }
 
-// commandTree is what there is of the command: all our descendants but those of a hook.
+// commandTree is what there is of the command: all our descendants but those of a hook, and who came in by the door.
 func (s *supervisor) commandTree() []process {
 	s.mu.Lock()
-	hook := s.hook
+	not := maps.Clone(s.doormen)
+	not[s.hook] = true
 	s.mu.Unlock()
-	not := map[int]bool{hook: true}
 	var tree []process
 	for _, p := range descendants(os.Getpid()) { // parents first
 		if not[p.pid] || not[p.parent] {

@@ -19,6 +19,9 @@ import (
 // InitArg is the first argument with which the program starts itself as the first process of a sandbox.
 const InitArg = "__sandbox-init"
 
+// DoorArg follows InitArg where the program is to be a Doorman.
+const DoorArg = "door"
+
 // DefaultMTU is the longest packet of a sandbox's device in bytes: nearly the longest IP packet there is, which is
 // what makes bulk fast.
 const DefaultMTU = 65520
@@ -46,7 +49,11 @@ type Spec struct {
 	Mounts []Mount
 	// Root is a directory below which all that is at / is seen again, the volumes, too. Empty: none.
 	Root string
-	// Env, Dir and Argv are the user's command. Argv[0] is looked up in the PATH of Env. Dir empty: the CLI's.
+	// Door is the path of a unix socket, of mode 0600, at which commands are taken that are to run beside the user's; see
+	// Knock. Empty: there is none.
+	Door string
+	// Env, Dir and Argv are the user's command. Argv[0] is looked up in the PATH of Env. Dir empty: the CLI's. Without Argv
+	// there is no command: the sandbox stands until it is sent a signal other than SIGINT or SIGQUIT, or the CLI goes.
 	Env  []string
 	Dir  string
 	Argv []string
@@ -102,6 +109,18 @@ type Handoff struct {
 
 	conn   handoffConn
 	asking sync.Mutex // one question on conn at a time
+}
+
+// Entry is a command that is to run in a sandbox beside the one that it was made for.
+type Entry struct {
+	Argv []string
+	Dir  string
+	// Env is laid over the sandbox's environment.
+	Env []string
+	// Terminal is as in Spec.
+	Terminal bool
+	// Held is how many files came to be held; Knock sets it.
+	Held int
 }
 
 // Exit is how the user's command ended: by itself with Code, or by Signal (then Code is 128+Signal).

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"errors"
+	"net"
 	"os"
 	"sync"
 	"syscall"
@@ -38,13 +39,15 @@ type supervisor struct {
 	witnessed map[os.Signal]time.Time
 	exited    chan syscall.WaitStatus // the command's end, once a start
 	stopped   chan syscall.Signal     // the command was stopped by its terminal
+	knocks    chan *net.UnixConn      // of those who want in
 	hookExits chan syscall.WaitStatus // the hook's end
 	hookDone  chan error              // how its request went
 
 	mu        sync.Mutex    // held while a child is forked, so that its end finds it known
 	child     int           // process id of the command
 	hook      int           // process id of the hook that runs; 0: none
-	starts    int           // how many commands were started
+	doormen   map[int]bool  // process ids of those who let others in
+	starts    int           // how many children were started
 	reaping   bool          // there may be children
 	childless chan struct{} // closed when no descendant is left
 }
@@ -56,6 +59,12 @@ func newSupervisor(spec *Spec, child int, ctl *Control, orders <-chan Order, see
 		stopped:   make(chan syscall.Signal, 1),
 		witnessed: map[os.Signal]time.Time{},
 		exited:    make(chan syscall.WaitStatus, 1),
+		childless: make(chan struct{}),
+		knocks:    make(chan *net.UnixConn), doormen: map[int]bool{},
+	}
+	if s.holding() {
+		close(s.childless)
+		return s
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -63,9 +72,17 @@ func newSupervisor(spec *Spec, child int, ctl *Control, orders <-chan Order, see
 	return s
 }
 
+// holding says that there is no command, so that we end when we are told to.
+func (s *supervisor) holding() bool { return len(s.spec.Argv) == 0 }
+
 // adoptLocked notes that the command was started, and has its end waited for.
 func (s *supervisor) adoptLocked(child int) {
 	s.child, s.running = child, true
+	s.awaitLocked()
+}
+
+// awaitLocked has the end of a child waited for that was just started.
+func (s *supervisor) awaitLocked() {
 	s.starts++
 	if !s.reaping {
 		s.reaping, s.childless = true, make(chan struct{})
@@ -96,11 +113,13 @@ func (s *supervisor) reap(childless chan<- struct{}) {
 			s.exited <- status
 		case s.wasHook(pid):
 			s.hookExits <- status
+		default:
+			s.hasLeft(pid)
 		}
 	}
 }
 
-// noMore ends reaping, unless a command was started meanwhile.
+// noMore ends reaping, unless a child was started meanwhile.
 func (s *supervisor) noMore(starts int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -144,8 +163,12 @@ func (s *supervisor) run() int {
 				return s.report()
 			}
 			if s.obey(o) {
-				return s.report()
+				code := s.report()
+				s.endTree(leftoverGrace)
+				return code
 			}
+		case conn := <-s.knocks:
+			s.letIn(conn)
 		case status := <-s.hookExits:
 			s.reportHook(exitError(status))
 		case err := <-s.hookDone:
@@ -176,6 +199,10 @@ func (s *supervisor) obey(o Order) (over bool) {
 	}
 	if o.Restart != nil && s.spec.Restarts {
 		s.restart(o.Restart.Grace)
+	}
+	if s.holding() {
+		// Ctrl-C begins the end of a session that goes on for a while.
+		return o.Signal != 0 && o.Signal != unix.SIGINT && o.Signal != unix.SIGQUIT
 	}
 	if o.Signal != 0 && !s.running && s.turning == nil {
 		return true // nobody is left to get it
@@ -225,6 +252,7 @@ func (s *supervisor) forward(sig syscall.Signal) {
 
 // endTree ends what is left of the tree: SIGTERM, and SIGKILL when grace is over or the CLI orders it.
 func (s *supervisor) endTree(grace time.Duration) {
+	s.hangUp()
 	signalTree(unix.SIGTERM)
 	signalTree(unix.SIGCONT) // a stopped process would not even see the SIGTERM
 	over := time.NewTimer(grace)
