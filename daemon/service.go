@@ -120,11 +120,13 @@ func (s *service) Swap(stream grpc.BidiStreamingServer[api.SwapUp, api.Event]) e
 		Image: req.GetAgentImage(), PullPolicy: req.GetAgentPullPolicy(),
 		PID: int(req.GetPid()), Command: req.GetCommand(), Publish: publish, InContainer: req.GetInContainer(),
 		ContainerName: req.GetContainerName(), Also: also, NoVolumes: req.GetNoVolumes(),
-		Plain: req.GetNoSandbox(), Watch: req.GetWatch(),
+		Plain: req.GetNoSandbox(), Watch: req.GetWatch(), Hold: req.GetHold(),
 	})
 	if err != nil {
 		return unavailable(err)
 	}
+	// The sandbox takes its door away itself, unless it was killed.
+	defer func() { _ = os.Remove(s.cfg.Paths.Door(sess.ID())) }()
 	sent := make(chan struct{})
 	go func() { // ends with the session's events or with the stream
 		defer close(sent)

@@ -27,6 +27,14 @@ func newKubeFlags() *kubeFlags {
 
 func (k *kubeFlags) add(fs *pflag.FlagSet) { k.flags.AddFlags(fs) }
 
+// saidNamespace is the namespace that was named by -n; empty: none was.
+func (k *kubeFlags) saidNamespace() string {
+	if k.flags.Namespace == nil {
+		return ""
+	}
+	return *k.flags.Namespace
+}
+
 // connection is what the daemon needs to reach the cluster: JSON of kube.Connection.
 func (k *kubeFlags) connection() ([]byte, error) {
 	cwd, err := os.Getwd()

@@ -19,7 +19,7 @@ func (a *app) leaveCommand() *cobra.Command {
 		Short: "End a session: restore the cluster, then end the local process",
 		Long: `Ends a session of this machine as its own Ctrl-C would, but gentler: the cluster is
 restored while the local process still serves, and only then the process is ended.
-Without a name it ends the only session there is.`,
+Without a name it ends the only session there is; -n tells targets of one name apart.`,
 		Args:              oneArgument,
 		ValidArgsFunction: a.completeSessions,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -37,7 +37,15 @@ Without a name it ends the only session there is.`,
 				return err
 			}
 			defer closeQuietly(c)
-			stream, err := c.Leave(cmd.Context(), &api.LeaveRequest{Selector: strings.Join(args, ""), All: all})
+			selector := strings.Join(args, "")
+			if a.kube.saidNamespace() != "" && !all {
+				s, err := a.findSession(cmd.Context(), selector)
+				if err != nil {
+					return err
+				}
+				selector = s.GetId()
+			}
+			stream, err := c.Leave(cmd.Context(), &api.LeaveRequest{Selector: selector, All: all})
 			if err != nil {
 				return callError(err)
 			}

@@ -29,6 +29,8 @@ type app struct {
 	inContainer bool
 	// oldEnv are variables that the old tool set for its command, where its command line was given.
 	oldEnv []string
+	// background is where a swap in the background says that it is active; nil: this is none.
+	background *os.File
 }
 
 // exitError ends the program with a status; its message, if any, is printed.
@@ -61,7 +63,7 @@ func run(ctx context.Context, args []string, s streams) int {
 	if completes(os.Args[0]) {
 		args = append([]string{cobra.ShellCompRequestCmd}, args...)
 	}
-	a := &app{streams: s, paths: runtimePaths(), state: stateDir(), kube: newKubeFlags()}
+	a := &app{streams: s, paths: runtimePaths(), state: stateDir(), kube: newKubeFlags(), background: takeDetached()}
 	args, err := a.takeOldForm(args)
 	var command []string
 	if err == nil {
@@ -114,7 +116,7 @@ and is answered with the new form.`,
 	root.CompletionOptions.DisableDescriptions = false
 	a.kube.add(root.PersistentFlags())
 	a.kube.complete(root, a.namespaces)
-	root.AddCommand(a.swapCommand(command), a.statusCommand(), a.listCommand(), a.leaveCommand(),
+	root.AddCommand(a.swapCommand(command), a.statusCommand(), a.listCommand(), a.leaveCommand(), a.execCommand(), a.shellCommand(),
 		a.restoreCommand(), a.imageCommand(), a.versionCommand(), a.quitCommand(), a.daemonCommand())
 	return root
 }

@@ -24,6 +24,7 @@ type swapOptions struct {
 	fresh      newFlags
 	also       alsoFlags
 	mount      mountFlags
+	hold       holdFlags
 	noPodLogs  bool
 	hooks      bool
 	plain      plainFlags
@@ -44,6 +45,8 @@ Where there is nothing to swap yet, --new makes a Deployment and takes it away a
 
 --run takes the rest of the line, flags and all; so does --. --docker-run takes it as docker run
 does: the container stands in the pod's place, with its network, variables and volumes.
+Without a command --expose PORT, or --hold, holds the swap for a process that you start
+yourself: what listens on that port on this machine, or in teleswap shell, is in the pod's place.
 The exit status is the command's; 128+N if signal N ended it; 2 for wrong usage.`
 	swapExample = `  teleswap swap --deployment service-a --run go run .
   teleswap swap service-a -- python3 -m http.server 8080
@@ -53,7 +56,8 @@ The exit status is the command's; 128+N if signal N ended it; 2 for wrong usage.
   teleswap swap service-a --watch --run go run .
   teleswap swap service-a --watch='*.py' --watch=templates --run python3 app.py
   teleswap swap service-a --debug --run go run ./cmd/server
-  teleswap swap --new hello --expose 8080 --run ./server`
+  teleswap swap --new hello --expose 8080 --run ./server
+  teleswap swap service-a --expose 8080 --env-json service-a.json`
 )
 
 func (a *app) swapCommand(command []string) *cobra.Command {
@@ -106,11 +110,13 @@ func (a *app) swapCommand(command []string) *cobra.Command {
 				return err
 			}
 			env.old = a.oldEnv
-			w := wishes{env: env, root: root, podLogs: !o.noPodLogs, hooks: o.hooks, watch: o.watch, attach: attach}
+			w := wishes{
+				env: env, root: root, podLogs: !o.noPodLogs && !req.GetHold(), hooks: o.hooks, watch: o.watch, attach: attach, hold: req.GetHold(),
+			}
 			if err := a.checkContainer(cmd.Context(), req, &w); err != nil {
 				return err
 			}
-			return a.swap(cmd.Context(), req, w)
+			return a.swapHereOrBehind(cmd.Context(), o.hold.detach, req, w)
 		},
 	}
 	f := cmd.Flags()
@@ -130,6 +136,7 @@ func (a *app) swapCommand(command []string) *cobra.Command {
 	o.plain.add(f)
 	o.watch.add(f)
 	o.debug.add(f)
+	o.hold.add(f)
 	f.BoolVar(&o.hooks, "lifecycle-hooks", false, "run the container's postStart and preStop hooks in the command's sandbox")
 	f.BoolVar(&o.noPodLogs, "no-pod-logs", false, "keep the command's output out of the log of the agent's pod")
 	for flag, complete := range map[string]cobra.CompletionFunc{
@@ -158,11 +165,20 @@ func (a *app) swapRequest(o *swapOptions, args []string, dash int, command []str
 			return nil, err
 		}
 	}
+	holds, err := o.holds(dash, command)
+	if err != nil {
+		return nil, err
+	}
+	if holds {
+		command = []string{inPlace}
+	}
 	target, command, err := splitSwap(o.target, o.fresh.name, args, dash, command)
 	if err != nil {
 		return nil, err
 	}
-	if err := a.checkCommand(command); err != nil {
+	if holds {
+		command = nil
+	} else if err := a.checkCommand(command); err != nil {
 		return nil, err
 	}
 	switch o.pullPolicy {
@@ -185,7 +201,7 @@ func (a *app) swapRequest(o *swapOptions, args []string, dash int, command []str
 		NoSandbox:  noSandbox,
 		Connection: conn, Kind: target.kind, Name: target.name, Container: target.container,
 		AgentImage: o.image, AgentPullPolicy: o.pullPolicy, Pid: int64(os.Getpid()), Command: command,
-		Node: o.target.node, SkipInit: o.target.skipInit, ScaleFirst: o.target.order == scaleFirst,
+		Hold: holds, Node: o.target.node, SkipInit: o.target.skipInit, ScaleFirst: o.target.order == scaleFirst,
 	}, nil
 }
 

@@ -31,6 +31,8 @@ type wishes struct {
 	watch watchFlags
 	// attach says how a debugger is attached; empty: none is to be.
 	attach []string
+	// hold has no command run: the user starts the process himself.
+	hold bool
 }
 
 // swapping is one swap as the command sees it: events of the session, signals, and the
@@ -184,10 +186,10 @@ func (s *swapping) event(ctx context.Context, e *api.Event) {
 		if s.wishes.podLogs {
 			s.logs = startPodLogs(ctx, s.client, e.GetSession(), s.ui)
 		}
-		s.child.start(ctx, s.starter(e.GetSession(), m.Prepare), s.app.streams, s.logs.tee())
+		s.child.start(ctx, s.starter(e.GetSession(), m.Prepare), s.childStreams(), s.logs.tee())
 	case *api.Event_Active:
 		s.active = true
-		s.ui.line("swapped: %s is now this process (pid %d); Ctrl-C ends it", m.Active.GetTarget(), m.Active.GetPid())
+		s.activeLine(m.Active)
 		for _, line := range s.wishes.attach {
 			s.ui.line("%s", line)
 		}
@@ -213,7 +215,8 @@ func (s *swapping) signal(sig os.Signal, childHas bool) {
 		s.begun = sig
 		s.send(&api.SwapUp{Message: &api.SwapUp_End{End: &api.End{Reason: signalText(sig)}}})
 	}
-	fromKeyboard := sig == os.Interrupt || sig == syscall.SIGQUIT
+	// Who holds a swap has no process for keys: it stands until the target is back.
+	fromKeyboard := (sig == os.Interrupt || sig == syscall.SIGQUIT) && !s.wishes.hold
 	switch {
 	case s.child.running() && !again && fromKeyboard:
 		s.child.interrupt(sig, childHas && !s.child.paused, s.ui)
@@ -244,6 +247,9 @@ func (s *swapping) childStarted(st startResult) {
 }
 
 func (s *swapping) tellStarted() {
+	if s.wishes.hold {
+		s.heldLine()
+	}
 	s.send(&api.SwapUp{Message: &api.SwapUp_ChildStarted{ChildStarted: &api.ChildStarted{Pid: int64(s.child.process.Pid())}}})
 }
 
@@ -376,6 +382,7 @@ func (s *swapping) starter(session string, p *api.Prepare) starter {
 		if c := s.wishes.container; c != nil {
 			return c.start(ctx, spec, stdio)
 		}
+		spec.Door = s.app.paths.Door(session)
 		return startProcess(ctx, spec, stdio)
 	}
 }

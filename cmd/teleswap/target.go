@@ -71,7 +71,7 @@ func splitSwap(flags targetFlags, fresh string, args []string, dash int, run []s
 		flag = args[0]
 	}
 	if len(run) == 0 {
-		return none, nil, usage("which command is to run in its place? name it by --run\n%s", swapForm)
+		return none, nil, usage("which command is to run in its place? name it by --run; or --expose PORT holds the swap for a process that you start yourself\n%s", swapForm)
 	}
 	parse := parseTarget
 	if fresh != "" {

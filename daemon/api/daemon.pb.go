@@ -228,6 +228,8 @@ type SwapRequest struct {
 	ScaleFirst bool `protobuf:"varint,22,opt,name=scale_first,json=scaleFirst,proto3" json:"scale_first,omitempty"`
 	// The command runs without a sandbox, in the laptop's own network.
 	NoSandbox bool `protobuf:"varint,36,opt,name=no_sandbox,json=noSandbox,proto3" json:"no_sandbox,omitempty"`
+	// There is no command: what arrives goes to whatever listens in the sandbox, or else on this machine.
+	Hold bool `protobuf:"varint,35,opt,name=hold,proto3" json:"hold,omitempty"`
 	// Ports of the target that are added, or lead to another port of the process.
 	Expose []*PortMap `protobuf:"bytes,30,rep,name=expose,proto3" json:"expose,omitempty"`
 	// Ports of the process that are reached at addresses of this machine.
@@ -362,6 +364,13 @@ func (x *SwapRequest) GetScaleFirst() bool {
 func (x *SwapRequest) GetNoSandbox() bool {
 	if x != nil {
 		return x.NoSandbox
+	}
+	return false
+}
+
+func (x *SwapRequest) GetHold() bool {
+	if x != nil {
+		return x.Hold
 	}
 	return false
 }
@@ -2714,7 +2723,7 @@ const file_daemon_proto_rawDesc = "" +
 	"\fchild_exited\x18\x03 \x01(\v2\x1f.teleswap.daemon.v1.ChildExitedH\x00R\vchildExited\x12+\n" +
 	"\x03end\x18\x04 \x01(\v2\x17.teleswap.daemon.v1.EndH\x00R\x03end\x12P\n" +
 	"\x10child_restarting\x18\x05 \x01(\v2#.teleswap.daemon.v1.ChildRestartingH\x00R\x0fchildRestartingB\t\n" +
-	"\amessage\"\x88\x06\n" +
+	"\amessage\"\x9c\x06\n" +
 	"\vSwapRequest\x12\x1e\n" +
 	"\n" +
 	"connection\x18\x01 \x01(\fR\n" +
@@ -2732,7 +2741,8 @@ const file_daemon_proto_rawDesc = "" +
 	"\vscale_first\x18\x16 \x01(\bR\n" +
 	"scaleFirst\x12\x1d\n" +
 	"\n" +
-	"no_sandbox\x18$ \x01(\bR\tnoSandbox\x123\n" +
+	"no_sandbox\x18$ \x01(\bR\tnoSandbox\x12\x12\n" +
+	"\x04hold\x18# \x01(\bR\x04hold\x123\n" +
 	"\x06expose\x18\x1e \x03(\v2\x1b.teleswap.daemon.v1.PortMapR\x06expose\x125\n" +
 	"\apublish\x18\x1f \x03(\v2\x1b.teleswap.daemon.v1.PublishR\apublish\x12/\n" +
 	"\x06to_pod\x18  \x03(\v2\x18.teleswap.daemon.v1.PortR\x05toPod\x123\n" +

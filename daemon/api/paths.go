@@ -31,6 +31,9 @@ func PathsIn(dir string) Paths {
 	}
 }
 
+// Door is where a session's sandbox takes further commands.
+func (p Paths) Door(session string) string { return filepath.Join(p.Dir, session+".door") }
+
 // RuntimeDir is the runtime directory of a user: $TELESWAP_RUNTIME_DIR, else teleswap
 // in $XDG_RUNTIME_DIR, else a directory of the user's in tempDir.
 func RuntimeDir(getenv func(string) string, tempDir string, uid int) string {

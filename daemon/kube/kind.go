@@ -122,3 +122,17 @@ type Object struct {
 
 // String is "deployment/NAME".
 func (o Object) String() string { return o.Kind.String() + "/" + o.Name }
+
+// MeansTarget tells whether a selector is one of the ways to write a target: KIND/NAME, NAME, or with a container behind it as the
+// target has one.
+func MeansTarget(selector, target string) bool {
+	kind, bare, _ := strings.Cut(target, "/")
+	name, _, _ := strings.Cut(bare, ":")
+	said, selected, hasKind := strings.Cut(selector, "/")
+	if !hasKind {
+		selected = selector
+	} else if k, known := ParseKind(said); !known || k.String() != kind {
+		return false
+	}
+	return selected == bare || selected == name
+}

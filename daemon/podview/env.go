@@ -121,6 +121,17 @@ func Plan(local, pod []string, o EnvOptions) Environment {
 	return e
 }
 
+// Local are those of the laptop's variables that stay its own in a pod's place (see Plan): who and where the user is.
+func Local(env []string) []string {
+	var own []string
+	for _, kv := range env {
+		if name, _, ok := split(kv); ok && isLocal(name) {
+			own = append(own, kv)
+		}
+	}
+	return own
+}
+
 // pointer is what each argument and variable costs beside its bytes: its address (execve(2)).
 const pointer = 8
 

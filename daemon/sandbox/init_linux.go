@@ -132,9 +132,6 @@ func prepare(spec *Spec, orders <-chan Order) (int, error) {
 	if err := dropPrivileges(); err != nil {
 		return 0, err
 	}
-	if len(spec.Argv) == 0 {
-		return os.Getpid(), nil
-	}
 	return startCommand(spec)
 }
 
@@ -149,8 +146,11 @@ func repeatRoot(at string) error {
 	return nil
 }
 
-// startCommand starts the user's command as our child, on our thread. It dies with us if we are killed.
+// startCommand starts the user's command, if there is one, as our child, on our thread. It dies with us if we are killed.
 func startCommand(spec *Spec) (int, error) {
+	if len(spec.Argv) == 0 {
+		return os.Getpid(), nil
+	}
 	path, err := lookPath(spec.Argv[0], spec.Env)
 	if err != nil {
 		return 0, err

@@ -34,7 +34,7 @@ var ErrUnsupported = errors.New("the sandbox needs Linux: it is made of Linux na
 type Spec struct {
 	// Session and Token tell the daemon whose sandbox this is; Handoff is the path of its handoff socket.
 	Session, Token, Handoff string
-	// Plain is a process without a sandbox: it sees the laptop as it is, and nothing is handed over. Of what follows only the
+	// Plain is a process without a sandbox: it sees the laptop as it is, and nothing is handed over. Of what follows only Door and the
 	// command's own counts.
 	Plain bool
 	// Hostname is the pod's. Empty keeps the laptop's.

@@ -130,6 +130,7 @@ type LinkConfig struct {
 	Maps     []kube.PortMap // ports that lead to another port of the process
 	ToPod    []kube.Port    // of the pod's loopback address, to be reached whatever listens there
 	Restarts *restarts      // of the process; nil: there are none
+	Hold     bool           // what arrives goes to the laptop where nothing listens for it in the sandbox
 	Warn     func(format string, args ...any)
 	Logger   *slog.Logger
 }

@@ -230,11 +230,13 @@ func (m *Manager) Select(selector string, all bool) ([]*Session, error) {
 	}
 	names := make([]string, 0, len(sessions))
 	var found []*Session
+	var meant []string
 	for _, s := range sessions {
 		st := s.Status()
-		names = append(names, fmt.Sprintf("%s (%s)", st.ID, st.Target))
+		names = append(names, st.name())
 		if selector == "" || st.matches(selector) {
 			found = append(found, s)
+			meant = append(meant, st.name())
 		}
 	}
 	switch {
@@ -246,27 +248,23 @@ func (m *Manager) Select(selector string, all bool) ([]*Session, error) {
 	case len(found) == 0:
 		return nil, fmt.Errorf("there is no session %q (see `teleswap status`); there is %s", selector, strings.Join(names, ", "))
 	case len(found) > 1:
-		return nil, fmt.Errorf("there are several sessions: %s\nname one by its id, or say --all", strings.Join(names, ", "))
+		return nil, fmt.Errorf("there are several sessions: %s\nname one by its id, or say --all", strings.Join(meant, ", "))
 	}
 	return found, nil
+}
+
+// name tells a session from others of a target of the same name.
+func (st Status) name() string {
+	if st.Namespace == "" { // not found yet
+		return fmt.Sprintf("%s (%s)", st.ID, st.Target)
+	}
+	return fmt.Sprintf("%s (%s in %s)", st.ID, st.Target, st.Namespace)
 }
 
 // matches tells whether a selector means this session: its id, or its target in any of
 // the ways to write it.
 func (st Status) matches(selector string) bool {
-	return selector == st.ID || sameTarget(selector, st.Target)
-}
-
-func sameTarget(selector, target string) bool {
-	kind, bare, _ := strings.Cut(target, "/")
-	name, _, _ := strings.Cut(bare, ":")
-	said, selected, hasKind := strings.Cut(selector, "/")
-	if !hasKind {
-		selected = selector
-	} else if k, known := kube.ParseKind(said); !known || k.String() != kind {
-		return false
-	}
-	return selected == bare || selected == name
+	return selector == st.ID || kube.MeansTarget(selector, st.Target)
 }
 
 // Targets lists what can be swapped in the connection's namespace.

@@ -51,7 +51,7 @@ func (m *Manager) Restore(ctx context.Context, req RestoreRequest) (restoring []
 		return nil, messages, err
 	}
 	for _, mk := range marked {
-		if req.Selector != "" && mk.Mark.ID != req.Selector && !sameTarget(req.Selector, mk.Object().String()) {
+		if req.Selector != "" && mk.Mark.ID != req.Selector && !kube.MeansTarget(req.Selector, mk.Object().String()) {
 			continue
 		}
 		s, text := m.restoreMarked(ctx, req, cluster, mk)
@@ -72,7 +72,7 @@ func (m *Manager) restoreRecords(ctx context.Context, req RestoreRequest) (orpha
 		messages = append(messages, Message{Warning: true, Text: err.Error()})
 	}
 	for _, rec := range records {
-		if req.Selector != "" && rec.Session != req.Selector && !sameTarget(req.Selector, rec.Target) {
+		if req.Selector != "" && rec.Session != req.Selector && !kube.MeansTarget(req.Selector, rec.Target) {
 			continue
 		}
 		s, err := m.adopt(ctx, rec.Session, nil)

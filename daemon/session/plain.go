@@ -38,8 +38,13 @@ const plainLimits = "no sandbox: the process is in this machine's own network an
 // startPlain has the owner start its process without a sandbox, and joins the laptop to the pod.
 func (s *Session) startPlain(ctx context.Context, sw *swap) (string, error) {
 	s.note(plainLimits)
-	at := &plain{laptop: onLaptop(sw.target.Need), pid: s.pid}
-	sw.listens = at
+	here := onLaptop(sw.target.Need)
+	own := &plain{laptop: here, pid: s.pid}
+	var at served = own
+	sw.listens = own
+	if s.req.Hold { // the process is nobody's child here
+		at, sw.listens = newHeld(here, here), nowhere{}
+	}
 	if err := s.layFiles(ctx, sw); err != nil {
 		return "", err
 	}

@@ -32,6 +32,8 @@ type Request struct {
 	// Plain has the command run without a sandbox, in the laptop's own network.
 	Plain bool
 	Watch bool // the command may be restarted
+	// Hold says that there is no command: whatever listens in the sandbox, or else on the laptop, is the process.
+	Hold bool
 }
 
 // Session is one swap. Its methods are safe for concurrent use.

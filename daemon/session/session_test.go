@@ -601,8 +601,8 @@ func TestSameTarget(t *testing.T) {
 		{"gizmo/web", "statefulset/web:app", false},
 		{"wbe", "statefulset/web:app", false},
 	} {
-		if got := sameTarget(tc.selector, tc.target); got != tc.want {
-			t.Errorf("sameTarget(%q, %q) = %v", tc.selector, tc.target, got)
+		if got := kube.MeansTarget(tc.selector, tc.target); got != tc.want {
+			t.Errorf("kube.MeansTarget(%q, %q) = %v", tc.selector, tc.target, got)
 		}
 	}
 }

@@ -321,7 +321,8 @@ func (s *Session) notify() kube.Notify { return func(line string) { s.note("%s",
 func (s *Session) dial(ctx context.Context, sw *swap) (detail string, err error) {
 	sw.link, err = s.cfg.Dial(ctx, LinkConfig{
 		Cluster: sw.cluster, Session: s.id, Agent: sw.agent.Name, Pod: sw.pod, Port: sw.target.TunnelPort,
-		Image: sw.agent.Image, Keys: sw.keys, Services: sw.services, Also: s.req.Also, Maps: sw.target.Maps, ToPod: s.req.Ref.ToPod, Restarts: s.restarts, Warn: s.warn, Logger: s.log,
+		Image: sw.agent.Image, Keys: sw.keys, Services: sw.services, Also: s.req.Also, Maps: sw.target.Maps, ToPod: s.req.Ref.ToPod,
+		Restarts: s.restarts, Hold: s.req.Hold, Warn: s.warn, Logger: s.log,
 	})
 	if err != nil {
 		return "", err
@@ -394,7 +395,11 @@ func (s *Session) start(ctx context.Context, sw *swap) (string, error) {
 // becomeReady waits until the process serves, and then until the cluster knows.
 func (s *Session) becomeReady(ctx context.Context, sw *swap) (string, error) {
 	need := ports(sw.target.Need, sw.target.NeedUDP)
-	if err := s.awaitListening(ctx, sw.listens, need); err != nil {
+	at := sw.listens
+	if s.req.Hold {
+		at = either{box: sw.listens, laptop: onLaptop(sw.target.Need), ports: need}
+	}
+	if err := s.awaitListening(ctx, at, need); err != nil {
 		return "", err
 	}
 	sw.ready = true

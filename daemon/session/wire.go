@@ -56,7 +56,11 @@ func (l *agentLink) Attach(ctx context.Context, box Box, view *tunnel.PodView) e
 		near.tell(*l.listening)
 	}
 	l.mu.Unlock()
-	l.attached <- boxed{stack, box}
+	var at served = boxed{stack, box}
+	if l.cfg.Hold {
+		at = newHeld(at, onLaptop(nil))
+	}
+	l.attached <- at
 	l.settled <- near
 	select { // the process may want its sidecars at once
 	case <-near.begun:
