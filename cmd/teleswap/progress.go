@@ -19,6 +19,7 @@ type progress struct {
 	w        io.Writer
 	terminal bool
 	color    bool
+	up       *overseer // not nil: it is told, and prints
 
 	mu       sync.Mutex
 	running  string // name of the step under way
@@ -54,28 +55,41 @@ func (p *progress) event(e *api.Event) {
 			p.line("· %s", e.Message.GetText())
 		}
 	case *api.Event_Restoring:
+		p.up.stage(stageRestoring)
 		p.line("restoring: %s", e.Restoring.GetReason())
 	}
 }
 
 func (p *progress) step(s *api.Step) {
+	if p.up != nil {
+		p.up.step(s)
+		return
+	}
 	if s.GetState() == api.Step_STARTED {
 		p.spin(s.GetName())
 		return
 	}
-	mark := p.paint(green, "✓")
-	if s.GetState() == api.Step_FAILED {
-		mark = p.paint(red, "✗")
-	}
-	took := time.Duration(s.GetMicroseconds()) * time.Microsecond
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.endSpinLocked()
-	p.writeLocked(fmt.Sprintf("%s %s %s %6s\n", mark, pad(s.GetName(), nameWidth), pad(s.GetDetail(), detailWidth), short(took)))
+	p.writeLocked(p.stepLine(s.GetName(), s.GetDetail(), s.GetState() == api.Step_FAILED, time.Duration(s.GetMicroseconds())*time.Microsecond) + "\n")
+}
+
+// stepLine is a step that has ended.
+func (p *progress) stepLine(name, detail string, failed bool, took time.Duration) string {
+	mark := p.paint(green, "✓")
+	if failed {
+		mark = p.paint(red, "✗")
+	}
+	return fmt.Sprintf("%s %s %s %6s", mark, pad(name, nameWidth), pad(detail, detailWidth), short(took))
 }
 
 // line prints one line between those of the steps.
 func (p *progress) line(format string, args ...any) {
+	if p.up != nil {
+		p.up.tell(upReport{Line: fmt.Sprintf(format, args...)})
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.clearLocked()

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/teleswap/teleswap/daemon/api"
+	"github.com/teleswap/teleswap/spelling"
 )
 
 // streams are the process's files. Standard output belongs to a swap's child, and to
@@ -77,18 +77,27 @@ func run(ctx context.Context, args []string, s streams) int {
 		root.SetArgs(joinWatch(args))
 		err = root.ExecuteContext(ctx)
 	}
-	if err == nil {
-		return 0
-	}
+	status := exitStatus(err)
 	var exit *exitError
-	if !errors.As(err, &exit) {
+	if errors.As(err, &exit) {
+		err = exit.err
+	}
+	if err != nil {
 		fmt.Fprintln(s.err, "teleswap:", err)
-		return statusFailure
 	}
-	if exit.err != nil {
-		fmt.Fprintln(s.err, "teleswap:", exit.err)
+	return status
+}
+
+// exitStatus is the exit status for an error.
+func exitStatus(err error) int {
+	var exit *exitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		return exit.status
 	}
-	return exit.status
+	return statusFailure
 }
 
 func (a *app) rootCommand(command []string) *cobra.Command {
@@ -117,7 +126,7 @@ and is answered with the new form.`,
 	a.kube.add(root.PersistentFlags())
 	a.kube.complete(root, a.namespaces)
 	root.AddCommand(a.swapCommand(command), a.statusCommand(), a.listCommand(), a.leaveCommand(), a.execCommand(), a.shellCommand(),
-		a.restoreCommand(), a.imageCommand(), a.versionCommand(), a.quitCommand(), a.daemonCommand())
+		a.restoreCommand(), a.upCommand(), a.initCommand(), a.configCommand(), a.imageCommand(), a.versionCommand(), a.quitCommand(), a.daemonCommand())
 	return root
 }
 
@@ -171,41 +180,11 @@ func checkValues(flags *pflag.FlagSet) error {
 
 // didYouMean is a question with the names nearest to a word; empty when none is near.
 func didYouMean(word string, names []string, prefix string) string {
-	best, distance := "", len(word)/2+1
-	for _, n := range names {
-		d := editDistance(word, n)
-		if strings.HasPrefix(n, word) && len(word) > 2 {
-			d = min(d, 1)
-		}
-		if d < distance {
-			best, distance = n, d
-		}
-	}
+	best := spelling.Nearest(word, names)
 	if best == "" {
 		return ""
 	}
 	return fmt.Sprintf("; did you mean %s%s?", prefix, best)
-}
-
-// editDistance is Levenshtein's.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 func runtimePaths() api.Paths {

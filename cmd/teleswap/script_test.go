@@ -19,7 +19,10 @@ import (
 // TestMain lets the test binary stand for teleswap, in scripts and as the daemon that
 // they start.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "daemon" {
+	if os.Getenv(fakeSwaps) != "" {
+		os.Exit(fakeSwap(os.Args[1:]))
+	}
+	if len(os.Args) > 1 && (os.Args[1] == "daemon" || os.Args[1] == "swap") {
 		os.Exit(Main()) // started by a script's teleswap, under this file's name
 	}
 	testscript.Main(m, map[string]func(){

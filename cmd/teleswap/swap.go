@@ -30,6 +30,7 @@ type swapOptions struct {
 	plain      plainFlags
 	watch      watchFlags
 	debug      debugFlag
+	overseer   string
 }
 
 // The help of swap.
@@ -105,14 +106,12 @@ func (a *app) swapCommand(command []string) *cobra.Command {
 				return usage("--mount %s: the pod's volumes are in the container, at their own paths; docker's -v shows it other files", root)
 			}
 			req.NoVolumes = !volumes
-			env, err := o.env.check(os.LookupEnv)
+			w, err := o.wishes(root)
 			if err != nil {
 				return err
 			}
-			env.old = a.oldEnv
-			w := wishes{
-				env: env, root: root, podLogs: !o.noPodLogs && !req.GetHold(), hooks: o.hooks, watch: o.watch, attach: attach, hold: req.GetHold(),
-			}
+			w.env.old = a.oldEnv
+			w.podLogs, w.attach, w.hold = w.podLogs && !req.GetHold(), attach, req.GetHold()
 			if err := a.checkContainer(cmd.Context(), req, &w); err != nil {
 				return err
 			}
@@ -126,6 +125,7 @@ func (a *app) swapCommand(command []string) *cobra.Command {
 	f.StringVar(&o.pullPolicy, "agent-pull-policy", "", "Always, IfNotPresent or Never; empty leaves it to Kubernetes")
 	addDockerFlag(f)
 	o.env.add(f)
+	addOverseer(f, &o.overseer)
 	o.ports.add(f)
 	o.ports.complete(cmd)
 	o.fresh.add(f)
@@ -148,6 +148,17 @@ func (a *app) swapCommand(command []string) *cobra.Command {
 	}
 	a.completeTargetFlags(cmd)
 	return cmd
+}
+
+// wishes are what the daemon need not know; those of the `teleswap up` that the swap belongs to are among them.
+func (o *swapOptions) wishes(root string) (wishes, error) {
+	up, more, err := meet(o.overseer)
+	if err != nil {
+		return wishes{}, err
+	}
+	o.env.set = append(o.env.set, more...)
+	env, err := o.env.check(os.LookupEnv)
+	return wishes{env: env, root: root, podLogs: !o.noPodLogs, hooks: o.hooks, watch: o.watch, up: up}, err
 }
 
 func defaultImage(getenv func(string) string) string {

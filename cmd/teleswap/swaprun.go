@@ -33,6 +33,8 @@ type wishes struct {
 	attach []string
 	// hold has no command run: the user starts the process himself.
 	hold bool
+	// up is the `teleswap up` that the swap belongs to; nil: none.
+	up *overseer
 }
 
 // swapping is one swap as the command sees it: events of the session, signals, and the
@@ -65,10 +67,12 @@ type received struct {
 }
 
 // swap runs a swap from its request to its exit status.
-func (a *app) swap(ctx context.Context, req *api.SwapRequest, w wishes) error {
+func (a *app) swap(ctx context.Context, req *api.SwapRequest, w wishes) (err error) {
+	defer func() { w.up.end(err) }()
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	defer signal.Stop(signals)
+	w.up.follow(signals)
 
 	sources, err := w.watch.open(ctx)
 	if err != nil {
@@ -90,6 +94,7 @@ func (a *app) swap(ctx context.Context, req *api.SwapRequest, w wishes) error {
 		return callError(err)
 	}
 	s := &swapping{app: a, ui: newProgress(a.err), client: c, stream: stream, req: req, wishes: w, sources: sources, received: make(chan received), child: newChild()}
+	s.ui.up = w.up
 	receiving := make(chan struct{})
 	go func() { // ends with the stream, or with ctx
 		defer close(receiving)
@@ -189,6 +194,7 @@ func (s *swapping) event(ctx context.Context, e *api.Event) {
 		s.child.start(ctx, s.starter(e.GetSession(), m.Prepare), s.childStreams(), s.logs.tee())
 	case *api.Event_Active:
 		s.active = true
+		s.ui.up.stage(stageSwapped)
 		s.activeLine(m.Active)
 		for _, line := range s.wishes.attach {
 			s.ui.line("%s", line)
