@@ -18,8 +18,10 @@ func TestOldForm(t *testing.T) {
 		// The command lines that people know, as they stand in notes and scripts.
 		{"--swap-deployment service-a --expose 5050 --run go run main.go", "swap --deployment service-a --expose 5050 --run go run main.go", nil},
 		{"--swap-deployment service-a:app --docker-run --rm -it service-a:0.6.0", "swap --deployment service-a:app --docker-run --rm -it service-a:0.6.0", nil},
-		{"--context=dev --namespace=shop --swap-deployment service-a --expose 5050 --run go run main.go",
-			"swap --deployment service-a --context dev --namespace shop --expose 5050 --run go run main.go", nil},
+		{
+			"--context=dev --namespace=shop --swap-deployment service-a --expose 5050 --run go run main.go",
+			"swap --deployment service-a --context dev --namespace shop --expose 5050 --run go run main.go", nil,
+		},
 		{"--new-deployment hello --expose 8080:80 --run ./server --port 8080", "swap --new hello --expose 8080:80 --run ./server --port 8080", nil},
 		{"--run curl http://service-a:5050/", "swap --new teleswap-abcdef --run curl http://service-a:5050/", nil},
 		{"--run-shell", "swap --new teleswap-abcdef --run /bin/bash", nil},

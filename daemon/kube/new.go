@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -223,6 +224,17 @@ func (c *Cluster) createService(ctx context.Context, wanted *corev1.Service) err
 		return &NewError{"service/" + wanted.Name, "somebody else has just made one", "choose another name, or try again"}
 	}
 	return err
+}
+
+// ExplainNew says of an agent's pod that does not come what to do where there is no original beside it.
+func ExplainNew(err error) error {
+	var stuck *PodStuckError
+	if !errors.As(err, &stuck) || !strings.Contains(stuck.Message, overQuota) {
+		return err
+	}
+	other := *stuck
+	other.Hint = "ask for more quota, or make room in the namespace"
+	return &other
 }
 
 // DeleteNew takes away what CreateNew has made for the session of agent (an AgentName), and waits until its pods are gone. What

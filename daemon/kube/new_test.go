@@ -129,3 +129,13 @@ func TestNewName(t *testing.T) {
 		}
 	}
 }
+
+func TestExplainNew(t *testing.T) {
+	err := ExplainNew(&PodStuckError{Message: "exceeded quota: pods", Hint: refusalHint("exceeded quota: pods", Deployment)})
+	if text := err.Error(); !strings.Contains(text, "ask for more quota") || strings.Contains(text, "scale-first") {
+		t.Error(text)
+	}
+	if err := errors.New("x"); !errors.Is(ExplainNew(err), err) || ExplainNew(nil) != nil {
+		t.Error("other errors are changed")
+	}
+}

@@ -164,6 +164,17 @@ func TestEnvJSON(t *testing.T) {
 	}
 }
 
+func TestEnvLines(t *testing.T) {
+	data, left := EnvLines([]string{"A= x ", "LINES=1\n2", "EMPTY=", "novalue", "R=1\r"})
+	if string(data) != "A= x \nEMPTY=\n" || !slices.Equal(left, []string{"LINES", "R"}) {
+		t.Errorf("lines %q, left out %q", data, left)
+	}
+	back, err := ParseEnvFile(strings.NewReader(string(data)), func(string) (string, bool) { return "", false })
+	if err != nil || !slices.Equal(back, []string{"A= x ", "EMPTY="}) {
+		t.Errorf("read again: %q, %v", back, err)
+	}
+}
+
 func TestCheckGlobs(t *testing.T) {
 	if err := CheckGlobs([]string{"A*", "?", "[a-z]_*"}); err != nil {
 		t.Error(err)

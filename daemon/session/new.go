@@ -2,6 +2,8 @@ package session
 
 import (
 	"context"
+
+	"github.com/teleswap/teleswap/daemon/kube"
 )
 
 // newUndo takes away what was made for a session that has no target.
@@ -16,7 +18,7 @@ func (s *Session) createNew(ctx context.Context, sw *swap) (err error) {
 		return err
 	}
 	sw.pod, err = sw.cluster.WaitAgentRunning(ctx, sw.agent.Name, s.notify())
-	return err
+	return kube.ExplainNew(err)
 }
 
 // retire is hold where nobody comes after the process: what calls it then is refused, as before.
