@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/teleswap/teleswap/daemon/api"
 	"github.com/teleswap/teleswap/daemon/docker"
@@ -79,33 +80,18 @@ func (a *app) swapCommand(command []string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for flag, file := range map[string]string{"env-json": o.env.json, "env-write": o.env.write} {
-				if cmd.Flags().Changed(flag) && file == "" {
-					return usage("--%s: it names no file", flag)
-				}
-			}
 			attach, err := o.planDev(req, a.inContainer)
 			if err != nil {
 				return err
 			}
-			if err := o.ports.put(req); err != nil {
+			if err := o.put(cmd.Flags(), req); err != nil {
 				return err
 			}
-			if err := o.fresh.put(cmd.Flags(), req); err != nil {
-				return err
-			}
-			if err := o.also.put(req); err != nil {
-				return err
-			}
-			volumes, root, err := o.mount.check()
+			root, err := o.mount.put(req, a.inContainer)
 			defer o.mount.end()
 			if err != nil {
 				return err
 			}
-			if root != "" && a.inContainer {
-				return usage("--mount %s: the pod's volumes are in the container, at their own paths; docker's -v shows it other files", root)
-			}
-			req.NoVolumes = !volumes
 			w, err := o.wishes(root)
 			if err != nil {
 				return err
@@ -159,6 +145,22 @@ func (o *swapOptions) wishes(root string) (wishes, error) {
 	o.env.set = append(o.env.set, more...)
 	env, err := o.env.check(os.LookupEnv)
 	return wishes{env: env, root: root, podLogs: !o.noPodLogs, hooks: o.hooks, watch: o.watch, up: up}, err
+}
+
+// put checks the flags that go into the request as they are.
+func (o *swapOptions) put(f *pflag.FlagSet, req *api.SwapRequest) error {
+	for flag, file := range map[string]string{"env-json": o.env.json, "env-write": o.env.write} {
+		if f.Changed(flag) && file == "" {
+			return usage("--%s: it names no file", flag)
+		}
+	}
+	if err := o.ports.put(req); err != nil {
+		return err
+	}
+	if err := o.fresh.put(f, req); err != nil {
+		return err
+	}
+	return o.also.put(req)
 }
 
 func defaultImage(getenv func(string) string) string {

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"github.com/teleswap/teleswap/daemon/api"
 )
 
 // mountFlags say where the command sees the pod's volumes beside their own paths.
@@ -19,6 +21,21 @@ type mountFlags struct {
 
 func (m *mountFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&m.where, "mount", "true", "false: without the pod's volumes; a directory's absolute `PATH`: what is seen at / in the sandbox, volumes and all, is below PATH, too")
+}
+
+// put checks the flag and writes it into the request. root is below which path all is seen again; empty: below none.
+func (m *mountFlags) put(req *api.SwapRequest, inContainer bool) (root string, err error) {
+	volumes, root, err := m.check()
+	switch {
+	case err != nil:
+		return "", err
+	case root != "" && inContainer:
+		return "", usage("--mount %s: the pod's volumes are in the container, at their own paths; docker's -v shows it other files", root)
+	case root != "" && req.GetNoSandbox():
+		return "", usage("--mount %s: without a sandbox the pod's files are below $TELESWAP_ROOT alone", root)
+	}
+	req.NoVolumes = !volumes
+	return root, nil
 }
 
 // check says whether there are to be volumes, and below which path all is seen again; empty: below none.

@@ -360,10 +360,7 @@ func (s *Session) start(ctx context.Context, sw *swap) (string, error) {
 		}
 		prefixes = append(prefixes, netip.PrefixFrom(addr, addr.BitLen()).String())
 	}
-	var wanted []sandbox.Mount
-	if !s.req.NoVolumes {
-		wanted = s.findMounts(ctx, sw)
-	}
+	wanted := s.findMounts(ctx, sw)
 	sw.prepared = true
 	s.emit(Prepare{
 		Token: token, Hostname: sw.view.GetHostname(), Addresses: prefixes, MTU: sandbox.DefaultMTU,

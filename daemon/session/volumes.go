@@ -17,7 +17,7 @@ const filesPatience = 15 * time.Second
 
 // findMounts is what the sandbox is to show of the pod's volumes. What it cannot show is said in one line each.
 func (s *Session) findMounts(ctx context.Context, sw *swap) []sandbox.Mount {
-	if len(sw.pod.Mounts) == 0 {
+	if s.req.NoVolumes || len(sw.pod.Mounts) == 0 {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, filesPatience)
