@@ -132,3 +132,28 @@ func TestEnteredEndsWithItsCaller(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestSignalIsTheCommandsAlone: who has come in by the door has signals of his own.
+func TestSignalIsTheCommandsAlone(t *testing.T) {
+	l := newLab(t, nil)
+	script := `trap 'echo one' USR1; trap 'echo two' USR2; echo up; while :; do sleep 0.1; done`
+	spec := l.spec()
+	spec.Argv = []string{"sh", "-c", script}
+	spec.Door = filepath.Join(filepath.Dir(l.handoff), "s1.door")
+	own := l.start(spec)
+	own.line()
+	r := entered(t, spec.Door, Entry{Argv: spec.Argv})
+	r.line()
+	if err := own.Signal(syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	if got := own.line(); got != "one" {
+		t.Errorf("the command says %q", got)
+	}
+	if err := r.Signal(syscall.SIGUSR2); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.line(); got != "two" {
+		t.Errorf("who has come in says %q", got)
+	}
+}

@@ -48,7 +48,7 @@ func (s *supervisor) restart(grace time.Duration) {
 // turn begins to end what there is of the command.
 func (s *supervisor) turn(grace time.Duration, again bool) {
 	s.turning = &turning{again: again, killAt: time.Now().Add(grace), tick: time.NewTicker(turnEvery)}
-	for _, p := range s.commandTree() {
+	for _, p := range s.commandTree(false) {
 		_ = p.signal(unix.SIGTERM)
 		_ = p.signal(unix.SIGCONT) // a stopped process would not even see the SIGTERM
 	}
@@ -61,7 +61,7 @@ func (s *supervisor) goOnTurning() {
 	if s.running && !late {
 		return
 	}
-	tree := s.commandTree()
+	tree := s.commandTree(false)
 	if late {
 		for _, p := range tree {
 			_ = p.signal(unix.SIGKILL)
@@ -102,11 +102,13 @@ func (s *supervisor) startAgain() (int, error) {
 	return pid, nil
 }
 
-// commandTree is what there is of the command: all our descendants but those of a hook, and who came in by the door.
-func (s *supervisor) commandTree() []process {
+// commandTree is what there is of the command: all our descendants but who came in by the door, and, unless wanted, a hook.
+func (s *supervisor) commandTree(hook bool) []process {
 	s.mu.Lock()
 	not := maps.Clone(s.doormen)
-	not[s.hook] = true
+	if !hook {
+		not[s.hook] = true
+	}
 	s.mu.Unlock()
 	var tree []process
 	for _, p := range descendants(os.Getpid()) { // parents first

@@ -225,7 +225,7 @@ func exitOf(status syscall.WaitStatus) Exit {
 	return Exit{Code: status.ExitStatus()}
 }
 
-// forward sends a signal of the CLI's to the tree, unless the terminal has sent it to all of the process group,
+// forward sends a signal of the CLI's to the command's tree and a hook's, unless the terminal has sent it to all of the process group,
 // of which we are a witness.
 func (s *supervisor) forward(sig syscall.Signal) {
 	if sig == 0 || time.Since(s.witnessed[sig]) < witnessAge {
@@ -247,7 +247,9 @@ func (s *supervisor) forward(sig syscall.Signal) {
 			}
 		}
 	}
-	signalTree(sig)
+	for _, p := range s.commandTree(true) {
+		_ = p.signal(sig)
+	}
 }
 
 // endTree ends what is left of the tree: SIGTERM, and SIGKILL when grace is over or the CLI orders it.
