@@ -23,11 +23,22 @@ func TestPlainEnvironment(t *testing.T) {
 			"TELESWAP_ROOT=/run/files/abc", "TELEPRESENCE_ROOT=/run/files/abc", "HTTP_PROXY=http://127.0.0.1:1080", "https_proxy=http://127.0.0.1:1080",
 			"all_proxy=socks5h://127.0.0.1:1080", "NO_PROXY=localhost,127.0.0.1,::1",
 		}, nil, "the proxy at 127.0.0.1:1080 (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY)"},
-		{"the user's", []string{"http_proxy=http://office:3128"}, nil, nil, []string{"http_proxy=http://office:3128", "ALL_PROXY=socks5h://127.0.0.1:1080"},
-			[]string{"HTTP_PROXY="}, "; HTTP_PROXY is set already"},
+		{
+			"the user's",
+			[]string{"http_proxy=http://office:3128"},
+			nil, nil,
+			[]string{"http_proxy=http://office:3128", "ALL_PROXY=socks5h://127.0.0.1:1080"},
+			[]string{"HTTP_PROXY="},
+			"; HTTP_PROXY is set already",
+		},
 		{"the pod's", nil, []string{"HTTPS_PROXY=http://egress:1"}, nil, []string{"HTTPS_PROXY=http://egress:1"}, []string{"https_proxy="}, "; HTTPS_PROXY is set"},
-		{"by --env", nil, nil, []string{"ALL_PROXY=socks5://x:1", "NO_PROXY=x", "TELESWAP_ROOT=/mine"}, []string{"ALL_PROXY=socks5://x:1", "NO_PROXY=x", "TELESWAP_ROOT=/mine"},
-			[]string{"all_proxy=", "no_proxy="}, "; ALL_PROXY, NO_PROXY are set"},
+		{
+			"by --env", nil, nil,
+			[]string{"ALL_PROXY=socks5://x:1", "NO_PROXY=x", "TELESWAP_ROOT=/mine"},
+			[]string{"ALL_PROXY=socks5://x:1", "NO_PROXY=x", "TELESWAP_ROOT=/mine"},
+			[]string{"all_proxy=", "no_proxy="},
+			"; ALL_PROXY, NO_PROXY are set",
+		},
 		{"empty", []string{"HTTP_PROXY="}, nil, nil, []string{"HTTP_PROXY=http://127.0.0.1:1080"}, nil, "(HTTP_PROXY"},
 	}
 	for _, c := range cases {

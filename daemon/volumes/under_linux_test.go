@@ -18,8 +18,13 @@ func TestUnderLaysOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	laid, err := Under(root, []Mount{
-		{Path: "/srv/app.conf", File: true}, {Path: "/data/config"}, {Path: "/data", Live: true}, {Path: "/etc/app"},
-		{Path: "/etc/app/extra", File: true}, {Path: "/../../outside"}, {Path: "/run/one", Live: true, File: true},
+		{Path: "/srv/app.conf", File: true},
+		{Path: "/data/config"},
+		{Path: "/data", Live: true},
+		{Path: "/etc/app"},
+		{Path: "/etc/app/extra", File: true},
+		{Path: "/../../outside"},
+		{Path: "/run/one", Live: true, File: true},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +69,9 @@ func TestPlainVolumes(t *testing.T) {
 				t.Fatal(err)
 			}
 			laid, err := Under(root, []Mount{
-				{Path: p.at("data"), Live: true}, {Path: "/etc/app"}, {Path: "/srv/app.conf", File: true},
+				{Path: p.at("data"), Live: true},
+				{Path: "/etc/app"},
+				{Path: "/srv/app.conf", File: true},
 				{Path: p.at("data/kept"), Live: true, File: true}, // shown by the first
 			})
 			if err != nil {

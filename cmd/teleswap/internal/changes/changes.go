@@ -186,10 +186,11 @@ func add(burst, names []string) []string {
 	return burst
 }
 
-// tell keeps the last error.
+// tell keeps an error until it is asked for, with those that nobody has asked for yet.
 func (w *Watcher) tell(err error) {
 	select {
-	case <-w.errs:
+	case earlier := <-w.errs:
+		err = errors.Join(earlier, err)
 	default:
 	}
 	w.errs <- err
