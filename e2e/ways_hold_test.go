@@ -307,7 +307,7 @@ func TestWaysMany(t *testing.T) {
 
 	several := w.Teleswap("exec", "one", "--", "true")
 	several.WaitEnd(1)
-	contains(t, "a name in two namespaces", several.Stderr(), "there are several sessions: ", "(deployment/one in "+w.Namespace+")", "(deployment/one in "+other.Namespace+")")
+	contains(t, "a name in two namespaces", several.Stderr(), "there are several sessions: ", "(deployment/one:app in "+w.Namespace+")", "(deployment/one:app in "+other.Namespace+")")
 	for _, in := range []*scene.World{w, other} {
 		file := "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 		if got := w.Output("exec", "one", "-n", in.Namespace, "--", "cat", file); got != in.Namespace {
@@ -316,7 +316,7 @@ func TestWaysMany(t *testing.T) {
 	}
 	ambiguous := w.Teleswap("leave", "two")
 	ambiguous.WaitEnd(1)
-	contains(t, "leaving a name in two namespaces", ambiguous.Stderr(), "(deployment/two in "+other.Namespace+")")
+	contains(t, "leaving a name in two namespaces", ambiguous.Stderr(), "(deployment/two:app in "+other.Namespace+")")
 	w.Output("leave", "two", "-n", other.Namespace)
 	runs[3].Wait()
 	if n := strings.Count(w.Output("status"), "active"); n != 9 {
