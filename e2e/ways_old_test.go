@@ -173,6 +173,18 @@ func TestWaysOldCommandLine(t *testing.T) {
 			w.WaitUnchanged()
 		}
 	})
+	t.Run("held", func(t *testing.T) {
+		const port = "18747"
+		w, c := oldWorld(t)
+		run := oldLine(w, scene.How{}, "--new-deployment hello --expose "+port)
+		run.WaitStderr(`held for a process that you start yourself`)
+		w.Start(scene.How{}, ideProbe(w, port, "ide")...)
+		run.WaitSwapped()
+		c.Far("http://hello:" + port).WaitLocal("ide")
+		run.SignalGroup(sigint)
+		run.WaitEnd(0)
+		w.WaitUnchanged()
+	})
 	t.Run("docker run", func(t *testing.T) {
 		w, c := oldWorld(t)
 		image := useDocker(t, w)

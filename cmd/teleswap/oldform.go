@@ -310,6 +310,8 @@ func oldCommand(m *oldMeaning, l oldLine, w oldWorld) error {
 			// bash's own files set PS1 after the environment has.
 			m.env = append(m.env, `PROMPT_COMMAND=PS1="@`+promptName(m.args)+`|$PS1"; unset PROMPT_COMMAND`)
 		}
+	default:
+		m.args = append(m.args, "--hold")
 	}
 	return nil
 }

@@ -39,7 +39,7 @@ func TestOldForm(t *testing.T) {
 		{"-n hello --serviceaccount robot --run true", "swap --new hello --serviceaccount robot --run true", nil},
 		{"--verbose --local-cluster -s web --run true", "swap --deployment web --run true", []string{"/run/teleswap/daemon.log", "not needed"}},
 		{"--logfile /tmp/t.log -s web --run true", "swap --deployment web --run true", []string{"--logfile /tmp/t.log: the daemon's log is /run/teleswap/daemon.log"}},
-		{"-s web --expose 8080", "swap --deployment web --expose 8080", nil},
+		{"-s web --expose 8080", "swap --deployment web --expose 8080 --hold", nil},
 		{"-sweb -n=x --run true", "", []string{"--new-deployment and --swap-deployment exclude"}},
 		{"--version", "version", nil},
 		// The last of a flag counts; after --run nothing is ours.
