@@ -233,6 +233,10 @@ func TestWaysShell(t *testing.T) {
 	tty.enter(t, "\x1a") // Ctrl-Z
 	tty.waitFor(w, "Stopped")
 	tty.enter(t, "fg\n")
+	// Ctrl-C before the shell has read the line would take the line away.
+	w.Eventually("fg to name what it brings back", func() string {
+		return fewer(strings.Count(tty.text(), "sleep 4243"), 3)
+	})
 	tty.enter(t, "\x03")
 	w.Eventually("the shell's child to be gone", there(false))
 	tty.enter(t, "echo still $((40+2)) here; exit 5\n")
