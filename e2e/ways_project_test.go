@@ -166,24 +166,50 @@ func TestWaysUpTerminal(t *testing.T) {
 	}
 }
 
-// TestWaysUpCompose swaps the service of a compose file that names a target. It runs on the laptop, with what the file says of it.
+// TestWaysUpCompose swaps the services of a compose file that name a target: one by a command of the laptop, one by its container.
 func TestWaysUpCompose(t *testing.T) {
 	w, c, how := upWorld(t, "x")
-	w.File("shop/.env", "MODE=dotenv\n")
-	w.File("shop/docker-compose.yml", fmt.Sprintf(`services:
+	compose := `services:
   a:
     image: a
     environment: {MODE: "${MODE}", PORT: 8080}
     ports: ["18080:8080"]
-    x-teleswap: {target: deployment/a:app, command: [%q, -listen, ":8080", -name, local-a], publish: []}
+    x-teleswap: {target: deployment/a:app, command: [PROBE, -listen, ":8080", -name, local-a]}
   db:
     image: postgres
-`, w.Lab.Bin.Probe))
+`
+	image := ""
+	if w.Lab.DockerMissing() == "" {
+		image = w.UseDocker()
+		compose += `
+  b:
+    image: IMAGE
+    command: -listen :8080 -name local-b
+    environment: {MODE: "${MODE}"}
+    volumes: ["./work:/work:ro"]
+    working_dir: /work
+    x-teleswap: {target: b}
+`
+	}
+	w.File("shop/work/note", "a note of mine")
+	w.File("shop/.env", "MODE=dotenv\n")
+	w.File("shop/docker-compose.yml", strings.NewReplacer("PROBE", w.Lab.Bin.Probe, "IMAGE", image).Replace(compose))
 	run := w.Start(how, w.Lab.Bin.Teleswap, "up", "--compose", "docker-compose.yml")
 	run.WaitStderr(`^a \| swapped: `)
 	far := c.Far("http://a")
 	far.WaitLocal("local-a")
 	contains(t, "the environment", strings.Join(far.Env(), "\n"), "MODE=dotenv", "PORT=8080")
+	if image != "" {
+		run.WaitStderr(`^b \| swapped: `)
+		far := c.Far("http://b")
+		if self := far.WaitLocal("local-b"); self.PID != 1 || self.Dir != "/work" {
+			t.Errorf("the process is %d in its container, in %s; want the first, in /work", self.PID, self.Dir)
+		}
+		contains(t, "the container's environment", strings.Join(far.Env(), "\n"), "MODE=dotenv")
+		contains(t, "the volume's file", far.File("/work/note"), "a note of mine")
+	} else {
+		t.Log("without the container: ", w.Lab.DockerMissing())
+	}
 	run.SignalGroup(sigint)
 	run.WaitEnd(0)
 }

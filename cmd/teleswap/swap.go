@@ -138,6 +138,9 @@ func (a *app) swapCommand(command []string) *cobra.Command {
 
 // wishes are what the daemon need not know; those of the `teleswap up` that the swap belongs to are among them.
 func (o *swapOptions) wishes(root string) (wishes, error) {
+	if o.overseer != "" && o.hold.detach {
+		return wishes{}, usage("-d: `teleswap up` keeps its sessions to itself; leave the flag out of the file, and start `up` in the background instead")
+	}
 	up, more, err := meet(o.overseer)
 	if err != nil {
 		return wishes{}, err
