@@ -110,7 +110,7 @@ func (a *app) pick(question string, names []string) (int, error) {
 		return 0, fmt.Errorf("read keys: %w", err)
 	}
 	width, height, err := term.GetSize(int(a.err.Fd()))
-	if err != nil {
+	if err != nil || width == 0 || height == 0 { // a terminal may not know its size
 		width, height = 80, 24
 	}
 	p := newPicker(names, height-3)

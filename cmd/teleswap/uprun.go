@@ -43,6 +43,7 @@ type upSession struct {
 
 	begun   time.Time
 	swapped bool
+	itself  bool // it began to end before it was told to
 	ended   bool // its process has
 	verdict *upEnding
 	exit    error // what waiting for the process said
@@ -284,6 +285,7 @@ func (u *upping) reported(s *upSession, r *upReport) {
 		s.verdict = r.End
 	case r.Stage != "":
 		s.swapped = s.swapped || r.Stage == stageSwapped
+		s.itself = s.itself || r.Stage == stageRestoring && u.ending == ""
 		u.view.set(s.Name, r.Stage, "")
 		u.allSwapped(r.Stage)
 	}
@@ -328,7 +330,7 @@ func (u *upping) settle(s *upSession) {
 	s.over = true
 	status, clean := u.statusOf(s)
 	switch {
-	case status == 0 || clean && u.ending != "":
+	case status == 0 || clean && u.ending != "" && !s.itself:
 		u.view.set(s.Name, stageEnded, "")
 		return
 	case u.status == 0:

@@ -42,6 +42,11 @@ func fakeSwap(args []string) int {
 	case "ends":
 	case "exits":
 		err = &exitError{status: 5}
+	case "late": // its process has ended, and it takes its time to restore
+		up.stage(stageRestoring)
+		up.tell(upReport{Line: "restoring"})
+		fmt.Println("told", <-signals)
+		err = &exitError{status: 6}
 	case "killed":
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	default:
@@ -167,6 +172,10 @@ func TestUp(t *testing.T) {
 		{"without a word", []string{"mute"}, false, nil, 7, []string{"1 of 1 session failed: mute (exit status 7)"}, ""},
 		{"killed", []string{"killed"}, false, nil, 137, []string{"killed (exit status 137)"}, ""},
 		{"not restored", []string{"dirty"}, false, map[string]os.Signal{"dirty . env": os.Interrupt}, 1, []string{"dirty (exit status 1)"}, ""},
+		{
+			"its process failed before Ctrl-C", []string{"late", "a"}, false, map[string]os.Signal{"(?s)all 2.*late . restoring|late . restoring.*all 2": os.Interrupt}, 6,
+			[]string{"late | told interrupt", "1 of 2 sessions failed: late (exit status 6)"}, "",
+		},
 		{"its process fails", []string{"exits"}, false, nil, 5, []string{"exits (exit status 5)"}, ""},
 	}
 	for _, c := range cases {

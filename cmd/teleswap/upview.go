@@ -46,7 +46,7 @@ func newUpView(s streams, sessions []project.Session) *upView {
 	v := &upView{ui: newProgress(s.err), out: s.out, err: s.err}
 	v.size = func() (int, int) {
 		width, height, err := term.GetSize(int(s.err.Fd()))
-		if err != nil {
+		if err != nil || width == 0 || height == 0 { // a terminal may not know its size
 			return 80, 24
 		}
 		return width, height

@@ -24,7 +24,7 @@ const Key = "x-teleswap"
 // Read reads compose files, the later ones over the first, as `docker compose -f` does; environ is what variables in them stand for.
 // Errors: project.Problems, and compose's own.
 func Read(ctx context.Context, files, environ []string, rules project.Rules) (*project.File, error) {
-	options, err := cli.NewProjectOptions(files, cli.WithEnv(environ), cli.WithDotEnv)
+	options, err := cli.NewProjectOptions(files, cli.WithEnv(environ), cli.WithEnvFiles(), cli.WithDotEnv)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", strings.Join(files, ", "), err)
 	}

@@ -33,7 +33,7 @@ services:
     entrypoint: [tini, --]
     command: serve --port "8080"
     environment:
-      MODE: dev
+      MODE: ${MODE}
       HERE:
     env_file: web.env
     ports: ["3000:8080", "127.0.0.1:9229:9229", "53:53/udp", "8081"]
@@ -69,7 +69,7 @@ func write(t *testing.T, files map[string]string) (dir string) {
 }
 
 func TestRead(t *testing.T) {
-	dir := write(t, map[string]string{"c.yml": shop, "web.env": "FROM_FILE='a b'\n", ".env": "TAG=dotenv\n"})
+	dir := write(t, map[string]string{"c.yml": shop, "web.env": "FROM_FILE='a b'\n", ".env": "TAG=dotenv\nMODE=dev\n"})
 	file, err := Read(t.Context(), []string{filepath.Join(dir, "c.yml")}, []string{"TAG=7", "HERE=set"}, rules())
 	if err != nil {
 		t.Fatal(err)
