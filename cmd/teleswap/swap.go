@@ -125,13 +125,7 @@ func (a *app) swapCommand(command []string) *cobra.Command {
 	o.hold.add(f)
 	f.BoolVar(&o.hooks, "lifecycle-hooks", false, "run the container's postStart and preStop hooks in the command's sandbox")
 	f.BoolVar(&o.noPodLogs, "no-pod-logs", false, "keep the command's output out of the log of the agent's pod")
-	for flag, complete := range map[string]cobra.CompletionFunc{
-		"agent-pull-policy": cobra.FixedCompletions([]string{"Always", "IfNotPresent", "Never"}, cobra.ShellCompDirectiveNoFileComp),
-	} {
-		if err := cmd.RegisterFlagCompletionFunc(flag, complete); err != nil {
-			cobra.CompErrorln(err.Error())
-		}
-	}
+	completePullPolicy(cmd)
 	a.completeTargetFlags(cmd)
 	return cmd
 }
@@ -164,6 +158,13 @@ func (o *swapOptions) put(f *pflag.FlagSet, req *api.SwapRequest) error {
 		return err
 	}
 	return o.also.put(req)
+}
+
+func completePullPolicy(cmd *cobra.Command) {
+	policies := cobra.FixedCompletions([]string{"Always", "IfNotPresent", "Never"}, cobra.ShellCompDirectiveNoFileComp)
+	if err := cmd.RegisterFlagCompletionFunc("agent-pull-policy", policies); err != nil {
+		cobra.CompErrorln(err.Error())
+	}
 }
 
 func defaultImage(getenv func(string) string) string {

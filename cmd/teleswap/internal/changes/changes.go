@@ -78,7 +78,7 @@ func (w *Watcher) Bursts() <-chan []string {
 	return w.bursts
 }
 
-// Errors has why something cannot be watched (any more), the last of them.
+// Errors has why something cannot be watched (any more).
 func (w *Watcher) Errors() <-chan error {
 	if w == nil {
 		return nil
@@ -186,14 +186,20 @@ func add(burst, names []string) []string {
 	return burst
 }
 
-// tell keeps an error until it is asked for, with those that nobody has asked for yet.
+// tell keeps an error for who asks.
 func (w *Watcher) tell(err error) {
-	select {
-	case earlier := <-w.errs:
-		err = errors.Join(earlier, err)
-	default:
+	for {
+		select {
+		case w.errs <- err:
+			return
+		default:
+		}
+		select {
+		case older := <-w.errs:
+			err = errors.Join(older, err)
+		default:
+		}
 	}
-	w.errs <- err
 }
 
 // changed are the files that an event means. New folders are followed; what is in them already may have had no event.

@@ -121,7 +121,7 @@ func valueFlags() []string {
 func (r Request) delve(verb string, what, flags, args []string) (Plan, error) {
 	dlv, err := r.Find("dlv")
 	if err != nil {
-		return Plan{}, errors.New("delve, Go's debugger, is neither in PATH nor in GOBIN; to install it: go install github.com/go-delve/delve/cmd/dlv@latest")
+		return Plan{}, errors.New("the debugger of Go, delve, is neither in PATH nor in GOBIN; to install it: go install github.com/go-delve/delve/cmd/dlv@latest")
 	}
 	port := r.port(goPort)
 	argv := append([]string{dlv, verb}, what...)
