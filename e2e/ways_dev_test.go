@@ -179,7 +179,7 @@ func TestWaysDebug(t *testing.T) {
 	c := w.NewClient()
 	w.WaitAvailable()
 	w.Freeze()
-	path := "PATH=" + delve(t, w) + ":/usr/local/go/bin:/usr/bin:/bin"
+	path := "PATH=" + w.Path(delve(t, w))
 	const port = "23450"
 	swap := func(words ...string) *scene.Run {
 		return w.Start(scene.How{Env: []string{path}}, append([]string{w.Lab.Bin.Teleswap, "swap", "web"}, words...)...)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -127,11 +128,19 @@ func (w *World) must(err error, format string, args ...any) {
 	}
 }
 
+// Path is the PATH of the laptop's users, with Go's tools and with other folders.
+func (w *World) Path(more ...string) string {
+	w.T.Helper()
+	tool, err := exec.LookPath("go")
+	w.must(err, "find go")
+	return strings.Join(append([]string{filepath.Dir(tool), "/usr/local/bin", "/usr/bin", "/bin"}, more...), ":")
+}
+
 // environment is what the user's shell would have.
 func (w *World) environment() []string {
 	env := []string{
 		"HOME=" + w.Home, "USER=dev", "LOGNAME=dev", "SHELL=/bin/sh", "LANG=C.UTF-8", "TERM=dumb",
-		"PATH=/usr/local/go/bin:/usr/local/bin:/usr/bin:/bin:" + filepath.Join(w.Lab.Dir, "bin"),
+		"PATH=" + w.Path(filepath.Join(w.Lab.Dir, "bin")),
 		"TMPDIR=" + filepath.Join(w.dir, "tmp"),
 		"XDG_RUNTIME_DIR=" + w.runtimeDir(), "XDG_STATE_HOME=" + w.stateDir(),
 		"KUBECONFIG=" + w.Kubeconfig,
