@@ -173,8 +173,13 @@ func TestUp(t *testing.T) {
 		{"killed", []string{"killed"}, false, nil, 137, []string{"killed (exit status 137)"}, ""},
 		{"not restored", []string{"dirty"}, false, map[string]os.Signal{"dirty . env": os.Interrupt}, 1, []string{"dirty (exit status 1)"}, ""},
 		{
-			"its process failed before Ctrl-C", []string{"late", "a"}, false, map[string]os.Signal{"(?s)all 2.*late . restoring|late . restoring.*all 2": os.Interrupt}, 6,
-			[]string{"late | told interrupt", "1 of 2 sessions failed: late (exit status 6)"}, "",
+			"its process failed before Ctrl-C",
+			[]string{"late", "a"},
+			false,
+			map[string]os.Signal{"(?s)all 2.*late . restoring|late . restoring.*all 2": os.Interrupt},
+			6,
+			[]string{"late | told interrupt", "1 of 2 sessions failed: late (exit status 6)"},
+			"",
 		},
 		{"its process fails", []string{"exits"}, false, nil, 5, []string{"exits (exit status 5)"}, ""},
 	}
