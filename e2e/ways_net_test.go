@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/teleswap/teleswap/e2e/scene"
 )
 
@@ -233,7 +235,14 @@ func TestWaysHostName(t *testing.T) {
 				}
 			}
 		}
-		own := strings.NewReplacer(r.agentPod.Status.PodIP, "POD_IP", r.originalPod.Status.PodIP, "POD_IP", r.agentPod.Name, "POD_NAME", r.originalPod.Name, "POD_NAME")
+		var names []string
+		for _, p := range []corev1.Pod{r.agentPod, r.originalPod} {
+			names = append(names, p.Name, "POD_NAME")
+			for _, ip := range p.Status.PodIPs {
+				names = append(names, ip.IP+"\t", "POD_IP\t")
+			}
+		}
+		own := strings.NewReplacer(names...)
 		if got, want := own.Replace(r.local.File("/etc/hosts")), own.Replace(hosts); got != want {
 			t.Errorf("/etc/hosts is not the pod's:\n%s\nwant\n%s", got, want)
 		}
