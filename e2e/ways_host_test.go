@@ -332,9 +332,12 @@ func TestWaysNoSandboxKilled(t *testing.T) {
 			run, far := plainSwap(w, c, 18231+i)
 			root := variable(t, far, "TELESWAP_ROOT")
 			holder := w.Start(scene.How{}, w.Lab.Bin.Probe, "-sleep") // sees the laptop's mounts
-			if len(mountsBelow(t, holder.PID(), root)) == 0 {
-				t.Fatal("nothing is mounted: the test is wrong")
-			}
+			w.Eventually("a volume to be mounted, as the holder sees it once it is on the laptop", func() string {
+				if len(mountsBelow(t, holder.PID(), root)) == 0 {
+					return "nothing is mounted below " + root
+				}
+				return ""
+			})
 			tc.kill(w, run)
 			run.Wait()
 			if tc.name == "both" {
