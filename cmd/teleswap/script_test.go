@@ -7,11 +7,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"golang.org/x/sys/unix"
 
 	"github.com/teleswap/teleswap/daemon/api"
 )
@@ -65,7 +65,7 @@ func TestScripts(t *testing.T) {
 			"killdaemon": func(ts *testscript.TestScript, _ bool, _ []string) {
 				pid, err := daemonPID(ts.Getenv("TELESWAP_RUNTIME_DIR"))
 				ts.Check(err)
-				ts.Check(unix.Kill(pid, unix.SIGKILL))
+				ts.Check(signalTo(pid, os.Kill))
 			},
 		},
 	})
@@ -87,7 +87,7 @@ func endDaemon(t *testing.T, dir string) {
 		if err != nil { // it lives
 			pid, err := daemonPID(paths.Dir)
 			if err == nil {
-				err = unix.Kill(pid, unix.SIGTERM)
+				err = signalTo(pid, syscall.SIGTERM)
 			}
 			if err != nil {
 				t.Errorf("end the daemon: %v", err)
@@ -182,4 +182,12 @@ func TestShort(t *testing.T) {
 	if got := fmt.Sprintf("%s|", pad("é", 3)); got != "é  |" {
 		t.Errorf("pad counts bytes: %q", got)
 	}
+}
+
+func signalTo(pid int, sig os.Signal) error {
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return err
+	}
+	return p.Signal(sig)
 }

@@ -48,7 +48,7 @@ func fakeSwap(args []string) int {
 		fmt.Println("told", <-signals)
 		err = &exitError{status: 6}
 	case "killed":
-		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		_ = signalTo(os.Getpid(), os.Kill)
 	default:
 		sig := <-signals
 		fmt.Println("ended by", sig)

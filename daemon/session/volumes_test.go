@@ -9,11 +9,11 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/pkg/sftp"
-	"golang.org/x/sys/unix"
 
 	"github.com/teleswap/teleswap/daemon/kube"
 	"github.com/teleswap/teleswap/daemon/sandbox"
@@ -131,7 +131,7 @@ func TestVolumesAreFilledBeforeTheStart(t *testing.T) {
 	said := messages(s)
 	sw := &swap{
 		link: fileLink{trees: []*tunnel.Tree{{Root: "/etc/app", Entries: []tunnel.TreeEntry{
-			{Mode: unix.S_IFDIR | 0o755}, {Path: "key", Mode: unix.S_IFREG | 0o644, Content: []byte("value")},
+			{Mode: syscall.S_IFDIR | 0o755}, {Path: "key", Mode: syscall.S_IFREG | 0o644, Content: []byte("value")},
 		}}}},
 		mounts: []kube.Mount{{Path: "/etc/app"}, {Path: "/data", Volume: "pvc", Live: true}},
 		box:    mountBox{files: []*os.File{f, nil}, problems: []string{"", "this machine has no /dev/fuse"}},
