@@ -52,6 +52,7 @@ type swapping struct {
 	sources   *changes.Watcher // nil: they are not watched
 	received  chan received    // the session's events
 	begun     os.Signal        // the first signal that ended the swap
+	late      bool             // it came when the process had ended by itself
 	hookErr   error            // why postStart failed
 	active    bool             // the process stood in the target's place
 	done      *api.Done
@@ -218,7 +219,7 @@ func (s *swapping) send(up *api.SwapUp) { _ = s.stream.Send(up) }
 func (s *swapping) signal(sig os.Signal, childHas bool) {
 	again := s.begun != nil
 	if !again {
-		s.begun = sig
+		s.begun, s.late = sig, s.child.everRan() && !s.child.alive()
 		s.send(&api.SwapUp{Message: &api.SwapUp_End{End: &api.End{Reason: signalText(sig)}}})
 	}
 	// Who holds a swap has no process for keys: it stands until the target is back.
@@ -312,10 +313,10 @@ func (s *swapping) verdict() error {
 	default:
 		s.ui.line("restored: %s is as it was", d.GetTarget())
 	}
-	if s.child.everRan() && !s.active && s.begun == nil && d.GetError() == "" {
+	if s.child.everRan() && !s.active && (s.begun == nil || s.late) && d.GetError() == "" {
 		s.ui.line("! the process ended before it took the target's place (exit status %d)", s.child.exit.Code)
 	}
-	interrupted := s.begun != nil && !s.active
+	interrupted := s.begun != nil && !s.active && !s.late
 	switch {
 	case s.hookErr != nil:
 		return fmt.Errorf("the postStart hook failed: %w", s.hookErr)
