@@ -356,7 +356,7 @@ func (s *start) copyImages(ctx context.Context, wanted []string) error {
 		return fmt.Errorf("copy images: %w", err)
 	}
 	defer func() { _ = read.Close() }()
-	from, err := ctrCommand(ctx, s.record.Node, append([]string{"images", "export", "-"}, names...)...)
+	from, err := ctrCommand(ctx, s.record.Node, append([]string{"images", "export", "--local", "-"}, names...)...)
 	if err != nil {
 		return errors.Join(err, write.Close())
 	}
