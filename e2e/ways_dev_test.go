@@ -237,6 +237,7 @@ func TestWaysDebug(t *testing.T) {
 	}
 	c.Far("http://web").WaitLocal("local")
 	client.Signal(syscall.SIGKILL) // anything else it would ask about, and wait
+	_ = console.Close()            // who copies from it must end, too
 	client.Wait()
 	run.Signal(sigterm)
 	run.Wait()
