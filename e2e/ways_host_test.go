@@ -7,6 +7,7 @@ import (
 	"path"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -125,9 +126,9 @@ func TestWaysNoSandboxSees(t *testing.T) {
 	if _, err := exec.LookPath("fusermount3"); err != nil {
 		t.Fatal("fusermount3 is missing, without which users have no live volumes: install the package fuse3")
 	}
-	port := 18180
+	var ports atomic.Int32 // both halves are on one laptop at once
 	asBoth(t, func(t *testing.T, w *scene.World) {
-		port++
+		port := int(18180 + ports.Add(1))
 		c := plainIn(w)
 		run, far := plainSwap(w, c, port)
 		contains(t, "the start", run.Stderr(), "no sandbox: ", "$TELESWAP_ROOT", "by the proxy at 127.0.0.1:", "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY")
