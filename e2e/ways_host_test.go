@@ -206,7 +206,12 @@ func plainCurl(w *scene.World, env []string, args ...string) (status int, out st
 func TestWaysNoSandboxProxy(t *testing.T) {
 	w, c := plainWorld(t)
 	run, far := plainSwap(w, c, 18190)
-	proxy := regexp.MustCompile(`proxy at (\S+)`).FindStringSubmatch(run.Stderr())[1]
+	at := regexp.MustCompile(`proxy at (\S+)`).FindStringSubmatch(run.Stderr())[1]
+	proxy := strings.TrimPrefix(variable(t, far, "HTTP_PROXY"), "http://")
+	user, found := strings.CutSuffix(proxy, "@"+at)
+	if !found || !regexp.MustCompile(`^teleswap:\w{20,}$`).MatchString(user) || strings.Contains(run.Stderr(), user) {
+		t.Errorf("HTTP_PROXY is %q, at %s", proxy, at)
+	}
 	for name, want := range map[string]string{
 		"HTTP_PROXY": "http://" + proxy, "https_proxy": "http://" + proxy, "ALL_PROXY": "socks5h://" + proxy, "NO_PROXY": "localhost,127.0.0.1,::1",
 	} {
@@ -215,6 +220,11 @@ func TestWaysNoSandboxProxy(t *testing.T) {
 		}
 	}
 	client := "http://" + c.IP + ":8099/self"
+	for _, env := range []string{"http_proxy=http://" + at, "ALL_PROXY=socks5h://" + at, "ALL_PROXY=socks5h://teleswap:guess@" + at} {
+		if status, out := plainCurl(w, []string{env}, "-f", client); status == 0 {
+			t.Errorf("another user of the machine, with %s: %s", env, out)
+		}
+	}
 	for name, env := range map[string][]string{
 		"http":  {"http_proxy=http://" + proxy},
 		"socks": {"ALL_PROXY=socks5h://" + proxy},

@@ -65,7 +65,8 @@ func (e environment) withPlain(p *api.Prepare, local, pod []string, say func(for
 		set(name, "socks5h://"+p.GetProxy())
 	}
 	set(noProxy, "localhost,127.0.0.1,::1")
-	line := fmt.Sprintf("the process reaches the cluster by the proxy at %s", p.GetProxy())
+	_, at, _ := strings.Cut(p.GetProxy(), "@") // the password is the process's alone
+	line := fmt.Sprintf("the process reaches the cluster by the proxy at %s", at)
 	if len(given) > 0 {
 		line += fmt.Sprintf(" (%s)", strings.Join(given, ", "))
 	}

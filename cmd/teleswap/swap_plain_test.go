@@ -11,7 +11,7 @@ import (
 )
 
 func TestPlainEnvironment(t *testing.T) {
-	p := &api.Prepare{NoSandbox: true, Root: "/run/files/abc", Proxy: "127.0.0.1:1080"}
+	p := &api.Prepare{NoSandbox: true, Root: "/run/files/abc", Proxy: "teleswap:word@127.0.0.1:1080"}
 	cases := []struct {
 		name            string
 		local, pod, set []string
@@ -20,14 +20,14 @@ func TestPlainEnvironment(t *testing.T) {
 		line            string
 	}{
 		{"all", nil, nil, nil, []string{
-			"TELESWAP_ROOT=/run/files/abc", "TELEPRESENCE_ROOT=/run/files/abc", "HTTP_PROXY=http://127.0.0.1:1080", "https_proxy=http://127.0.0.1:1080",
-			"all_proxy=socks5h://127.0.0.1:1080", "NO_PROXY=localhost,127.0.0.1,::1",
+			"TELESWAP_ROOT=/run/files/abc", "TELEPRESENCE_ROOT=/run/files/abc", "HTTP_PROXY=http://teleswap:word@127.0.0.1:1080", "https_proxy=http://teleswap:word@127.0.0.1:1080",
+			"all_proxy=socks5h://teleswap:word@127.0.0.1:1080", "NO_PROXY=localhost,127.0.0.1,::1",
 		}, nil, "the proxy at 127.0.0.1:1080 (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY)"},
 		{
 			"the user's",
 			[]string{"http_proxy=http://office:3128"},
 			nil, nil,
-			[]string{"http_proxy=http://office:3128", "ALL_PROXY=socks5h://127.0.0.1:1080"},
+			[]string{"http_proxy=http://office:3128", "ALL_PROXY=socks5h://teleswap:word@127.0.0.1:1080"},
 			[]string{"HTTP_PROXY="},
 			"; HTTP_PROXY is set already",
 		},
@@ -39,7 +39,7 @@ func TestPlainEnvironment(t *testing.T) {
 			[]string{"all_proxy=", "no_proxy="},
 			"; ALL_PROXY, NO_PROXY are set",
 		},
-		{"empty", []string{"HTTP_PROXY="}, nil, nil, []string{"HTTP_PROXY=http://127.0.0.1:1080"}, nil, "(HTTP_PROXY"},
+		{"empty", []string{"HTTP_PROXY="}, nil, nil, []string{"HTTP_PROXY=http://teleswap:word@127.0.0.1:1080"}, nil, "(HTTP_PROXY"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

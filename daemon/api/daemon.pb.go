@@ -1146,7 +1146,7 @@ type Prepare struct {
 	PostStart *Hook `protobuf:"bytes,10,opt,name=post_start,json=postStart,proto3" json:"post_start,omitempty"`
 	PreStop   *Hook `protobuf:"bytes,11,opt,name=pre_stop,json=preStop,proto3" json:"pre_stop,omitempty"`
 	// Without a sandbox, of the above only hostname, env and the hooks are set, and these are: where the pod's files are on the
-	// laptop, and ADDRESS:PORT of the proxy into the cluster (SOCKS 5 and HTTP).
+	// laptop, and USER:PASSWORD@ADDRESS:PORT of the proxy into the cluster (SOCKS 5 and HTTP). Never logged.
 	NoSandbox     bool   `protobuf:"varint,12,opt,name=no_sandbox,json=noSandbox,proto3" json:"no_sandbox,omitempty"`
 	Root          string `protobuf:"bytes,13,opt,name=root,proto3" json:"root,omitempty"`
 	Proxy         string `protobuf:"bytes,14,opt,name=proxy,proto3" json:"proxy,omitempty"`

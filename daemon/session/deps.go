@@ -75,9 +75,9 @@ type Link interface {
 	Files
 	// Attach joins the sandbox to the pod: from then on connections go both ways.
 	Attach(ctx context.Context, box Box, view *tunnel.PodView) error
-	// AttachLaptop joins the laptop itself to the pod: what arrives goes to at, and the proxy takes what a process sends. One
-	// of the two is called, once.
-	AttachLaptop(at served, view *tunnel.PodView) (proxy netip.AddrPort, err error)
+	// AttachLaptop joins the laptop itself to the pod: what arrives goes to at, and the proxy takes what a process sends: it is
+	// USER:PASSWORD@ADDRESS:PORT, as in a URL, for the process alone. One of the two is called, once.
+	AttachLaptop(at served, view *tunnel.PodView) (proxy string, err error)
 	// Logs writes output of the process to the agent's own, from where it comes into the pod's log. It waits while the
 	// way is full or broken. One goroutine at a time may call it.
 	Logs(ctx context.Context, stderr bool, p []byte) error

@@ -339,8 +339,8 @@ func (l *fakeLink) HandOver(_ context.Context, pods []netip.Addr) error {
 }
 
 func (l *fakeLink) Attach(context.Context, Box, *tunnel.PodView) error { return l.tell("attach") }
-func (l *fakeLink) AttachLaptop(served, *tunnel.PodView) (netip.AddrPort, error) {
-	return netip.MustParseAddrPort("127.0.0.1:1080"), l.tell("attach the laptop")
+func (l *fakeLink) AttachLaptop(served, *tunnel.PodView) (string, error) {
+	return "teleswap:word@127.0.0.1:1080", l.tell("attach the laptop")
 }
 
 func (l *fakeLink) Logs(_ context.Context, stderr bool, p []byte) error {

@@ -2,11 +2,13 @@ package session
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 
 	"github.com/miekg/dns"
@@ -22,12 +24,16 @@ type outlet struct {
 	server   *socks.Server
 }
 
+// outletUser is whom clients of the proxy say to be. Their password is the session's own: a port of 127.0.0.1 is open to all users
+// of the machine, and what is behind it to one.
+const outletUser = "teleswap"
+
 // AttachLaptop implements Link: inbound connections go to what listens on the laptop, and a proxy on a port of 127.0.0.1
 // takes outbound ones.
-func (l *agentLink) AttachLaptop(at served, view *tunnel.PodView) (proxy netip.AddrPort, err error) {
+func (l *agentLink) AttachLaptop(at served, view *tunnel.PodView) (proxy string, err error) {
 	p, err := podNamesOf(view)
 	if err != nil {
-		return netip.AddrPort{}, err
+		return "", err
 	}
 	w, resolver := l.wire(p, view)
 	n := &names{hosts: parseHosts(view.GetHosts()), resolv: p.resolv, query: resolver.Query}
@@ -40,12 +46,13 @@ func (l *agentLink) AttachLaptop(at served, view *tunnel.PodView) (proxy netip.A
 	}
 	lis, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("listen for the process's outbound connections: %w", err)
+		return "", fmt.Errorf("listen for the process's outbound connections: %w", err)
 	}
 	dial := func(ctx context.Context, _, address string) (net.Conn, error) { return w.dialName(ctx, n, address) }
-	l.outlets <- outlet{lis, &socks.Server{Dial: dial, Logger: l.log}}
+	password := rand.Text()
+	l.outlets <- outlet{lis, &socks.Server{Dial: dial, User: outletUser, Password: password, Logger: l.log}}
 	l.attached <- at
-	return lis.Addr().(*net.TCPAddr).AddrPort(), nil
+	return url.UserPassword(outletUser, password).String() + "@" + lis.Addr().String(), nil
 }
 
 // outletLoop serves the proxy, once there is one. It ends with ctx.

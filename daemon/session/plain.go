@@ -55,7 +55,7 @@ func (s *Session) startPlain(ctx context.Context, sw *swap) (string, error) {
 	sw.prepared = true
 	s.emit(Prepare{
 		Plain: true, Hostname: sw.view.GetHostname(), Env: sw.view.GetEnv(), Hooks: sw.hooks(),
-		Root: sw.root, Proxy: proxy.String(),
+		Root: sw.root, Proxy: proxy,
 	})
 	return s.awaitChild(ctx)
 }

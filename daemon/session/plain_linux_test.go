@@ -3,6 +3,7 @@ package session
 import (
 	"bufio"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -124,14 +125,19 @@ func TestOutletLeadsIntoThePod(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ask := func(address string) (int, net.Conn, *bufio.Reader) {
+	user, at, _ := strings.Cut(proxy, "@")
+	if user == "" || !strings.HasPrefix(at, "127.0.0.1:") {
+		t.Fatalf("the proxy is %q", proxy)
+	}
+	ask := func(address, user string) (int, net.Conn, *bufio.Reader) {
 		t.Helper()
-		c, err := net.Dial("tcp", proxy.String())
+		c, err := net.Dial("tcp", at)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = c.Close() })
-		fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", address, address)
+		fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: %s\r\nProxy-Authorization: Basic %s\r\n\r\n",
+			address, address, base64.StdEncoding.EncodeToString([]byte(user)))
 		r := bufio.NewReader(c)
 		resp, err := http.ReadResponse(r, &http.Request{Method: http.MethodConnect})
 		if err != nil {
@@ -140,7 +146,7 @@ func TestOutletLeadsIntoThePod(t *testing.T) {
 		return resp.StatusCode, c, r
 	}
 	for _, address := range []string{"greeter:80", "GREETER.shop:80", "10.96.0.7:80"} {
-		status, c, r := ask(address)
+		status, c, r := ask(address, user)
 		if status != http.StatusOK {
 			t.Errorf("%s: status %d", address, status)
 			continue
@@ -153,7 +159,10 @@ func TestOutletLeadsIntoThePod(t *testing.T) {
 		}
 		_ = c.Close() // the echo serves one after the other
 	}
-	if status, _, _ := ask("greeter:81"); status != http.StatusBadGateway {
+	if status, _, _ := ask("greeter:80", outletUser+":guess"); status != http.StatusProxyAuthRequired {
+		t.Errorf("another's password: status %d", status)
+	}
+	if status, _, _ := ask("greeter:81", user); status != http.StatusBadGateway {
 		t.Errorf("a refused port: status %d", status)
 	}
 }
