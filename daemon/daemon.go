@@ -20,6 +20,7 @@ import (
 
 	"github.com/teleswap/teleswap/daemon/api"
 	"github.com/teleswap/teleswap/daemon/ledger"
+	"github.com/teleswap/teleswap/daemon/link"
 	"github.com/teleswap/teleswap/daemon/sandbox"
 	"github.com/teleswap/teleswap/daemon/session"
 )
@@ -141,7 +142,7 @@ func assemble(cfg Config) (*daemon, error) {
 		Connect:  connector(cfg),
 		Redact:   redact,
 		Check:    sandbox.Check,
-		Dial:     (&session.LinkDialer{Only: cfg.Transport}).Dial,
+		Dial:     session.LinkDialer{Dialer: &link.Dialer{Only: cfg.Transport}}.Dial,
 		FilesDir: files,
 		Keys:     keyStore{cfg.Paths.Dir},
 		Ledger:   sessionLedger{book},

@@ -84,7 +84,7 @@ func TestOwnRestoreIsNoPodEnd(t *testing.T) {
 
 func TestLinkTellsThatThePodEnds(t *testing.T) {
 	a := newAgentLab(t)
-	l, _ := a.dial(new(LinkDialer))
+	l, _ := a.dial()
 	a.server.Announce(tunnel.PodShutdown{Grace: time.Second})
 	<-l.Gone()
 	var podEnds *PodEndsError

@@ -10,10 +10,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/teleswap/teleswap/daemon/kube"
+	"github.com/teleswap/teleswap/daemon/link"
 	"github.com/teleswap/teleswap/proxy/tunnel"
 )
 
@@ -31,7 +31,6 @@ type agentLab struct {
 	pod   string // the Deployment's pod
 	conns []net.Conn
 	down  bool
-	early int // dials that come before the agent listens
 }
 
 // SetReady, Hold, HandOver and Laptop are tunnel.Control.
@@ -52,10 +51,6 @@ func (a *agentLab) WaitAgentRunning(context.Context, string, kube.Notify) (kube.
 func (a *agentLab) DialPodProxy(ctx context.Context, _, _ string, _ int32) (net.Conn, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.early > 0 {
-		a.early--
-		return nil, errors.New("error dialing backend: dial tcp 10.0.0.1:15100: connect: connection refused")
-	}
 	if a.down {
 		return nil, errors.New("connection refused")
 	}
@@ -141,10 +136,10 @@ func newAgentLab(t *testing.T, alter ...func(*tunnel.ServerConfig)) *agentLab {
 }
 
 // dial opens a link; the warnings it gives arrive in the channel.
-func (a *agentLab) dial(d *LinkDialer) (Link, chan string) {
+func (a *agentLab) dial() (Link, chan string) {
 	a.t.Helper()
 	warned := make(chan string, 8)
-	l, err := d.Dial(a.t.Context(), LinkConfig{
+	l, err := LinkDialer{new(link.Dialer)}.Dial(a.t.Context(), LinkConfig{
 		Cluster: a, Session: "k3f9qz", Agent: "agent", Port: 15100, Keys: a.keys,
 		Pod:    kube.AgentPod{Namespace: "default", Name: "agent-pod"},
 		Warn:   func(format string, _ ...any) { warned <- format },
@@ -161,39 +156,9 @@ func (a *agentLab) dial(d *LinkDialer) (Link, chan string) {
 	return l, warned
 }
 
-func TestLinkWaitsUntilTheAgentListens(t *testing.T) {
-	a := newAgentLab(t)
-	a.early = 3
-	if l, _ := a.dial(&LinkDialer{Only: "pod-proxy"}); l.Transport() != "pod-proxy" {
-		t.Errorf("by %s, want pod-proxy", l.Transport())
-	}
-}
-
-func TestLinkSaysThatThereIsNoAgent(t *testing.T) {
-	a := newAgentLab(t)
-	a.early = 1 << 30
-	synctest.Test(t, func(t *testing.T) {
-		_, err := (&LinkDialer{Only: "pod-proxy"}).Dial(t.Context(), LinkConfig{
-			Cluster: a, Image: "teleswap.dev/none", Port: 15100, Keys: a.keys, Pod: kube.AgentPod{Name: "agent-pod"}, Logger: slog.New(slog.DiscardHandler),
-		})
-		if err == nil {
-			t.Fatal("an agent was found")
-		}
-		for _, part := range []string{"15100", "agent-pod", "connection refused", "teleswap.dev/none", "--agent-image"} {
-			if !strings.Contains(err.Error(), part) {
-				t.Errorf("%q lacks %q", err, part)
-			}
-		}
-		lines := strings.Split(err.Error(), "\n")
-		if len(lines) != 3 || len(lines[0]) > 100 || strings.Contains(lines[0], "refused") || lines[2] != "tried: pod-proxy (connection refused)" {
-			t.Errorf("got\n%v\nwant what happened in one short line, what to do, and the ways", err)
-		}
-	})
-}
-
 func TestLinkDialsAgainWhileTheAgentLives(t *testing.T) {
 	a := newAgentLab(t)
-	l, warned := a.dial(new(LinkDialer))
+	l, warned := a.dial()
 	if l.Transport() != "pod-proxy" {
 		t.Errorf("by %s, want pod-proxy", l.Transport())
 	}
@@ -219,7 +184,7 @@ func TestLinkIsLostWithItsPod(t *testing.T) {
 	for name, pod := range map[string]string{"deleted": "", "replaced": "another-pod"} {
 		t.Run(name, func(t *testing.T) {
 			a := newAgentLab(t)
-			l, _ := a.dial(new(LinkDialer))
+			l, _ := a.dial()
 			a.mu.Lock()
 			a.down, a.pod = true, pod
 			a.mu.Unlock()
@@ -232,42 +197,5 @@ func TestLinkIsLostWithItsPod(t *testing.T) {
 				t.Error("a lost agent still answers")
 			}
 		})
-	}
-}
-
-func TestDialerRemembersTheWay(t *testing.T) {
-	a := newAgentLab(t)
-	d := new(LinkDialer)
-	a.dial(d)
-	if got := d.last["https://test"]; got != "pod-proxy" {
-		t.Errorf("remembers %q, want pod-proxy", got)
-	}
-}
-
-func TestDialerTakesOnlyTheWayThatIsNamed(t *testing.T) {
-	a := newAgentLab(t)
-	l, _ := a.dial(&LinkDialer{Only: "pod-proxy"})
-	if l.Transport() != "pod-proxy" {
-		t.Errorf("by %s, want pod-proxy", l.Transport())
-	}
-	_, err := (&LinkDialer{Only: "carrier-pigeon"}).Dial(t.Context(), LinkConfig{
-		Cluster: a, Port: 15100, Keys: a.keys, Logger: slog.New(slog.DiscardHandler),
-	})
-	if err == nil || !strings.Contains(err.Error(), "port-forward-spdy") {
-		t.Errorf("got %v, want the ways that there are", err)
-	}
-}
-
-func TestDialOfAnAgentThatIsNotOurs(t *testing.T) {
-	a := newAgentLab(t)
-	strangers, err := tunnel.NewKeys("k3f9qz", time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = new(LinkDialer).Dial(t.Context(), LinkConfig{
-		Cluster: a, Agent: "agent", Port: 15100, Keys: strangers, Logger: slog.New(slog.DiscardHandler),
-	})
-	if err == nil {
-		t.Fatal("an agent of another session was accepted")
 	}
 }

@@ -44,7 +44,7 @@ func (s *Session) currentLink() Link {
 // Logs implements Link. A tunnel that breaks loses what was on its way.
 func (l *agentLink) Logs(ctx context.Context, stderr bool, p []byte) error {
 	for {
-		client, err := l.working(ctx)
+		client, err := l.Working(ctx)
 		switch {
 		case err != nil && (l.Err() != nil || ctx.Err() != nil):
 			return err

@@ -30,7 +30,7 @@ func (w *written) log(stderr bool, p []byte) error {
 func TestLinkLogs(t *testing.T) {
 	var w written
 	a := newAgentLab(t, func(c *tunnel.ServerConfig) { c.Log = w.log })
-	l, warned := a.dial(new(LinkDialer))
+	l, warned := a.dial()
 	log := func(stderr bool, text string) {
 		t.Helper()
 		if err := l.Logs(t.Context(), stderr, []byte(text)); err != nil {
@@ -58,7 +58,7 @@ func TestLinkLogs(t *testing.T) {
 // TestLinkLogsOfAnOldAgent ends with an error, not with tries for ever.
 func TestLinkLogsOfAnOldAgent(t *testing.T) {
 	a := newAgentLab(t)
-	l, _ := a.dial(new(LinkDialer))
+	l, _ := a.dial()
 	err := l.Logs(t.Context(), false, []byte("x"))
 	if err == nil { // the first word may be under way when the refusal comes
 		err = l.EndLogs()

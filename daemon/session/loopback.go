@@ -51,7 +51,7 @@ func newNeighbours(box socketMaker, l *agentLink) *neighbours {
 	return &neighbours{
 		box: box, warn: l.cfg.Warn, log: l.log, wanted: l.cfg.ToPod,
 		dial: func(ctx context.Context, network, address string) (net.Conn, error) {
-			client, err := l.working(ctx)
+			client, err := l.Working(ctx)
 			if err != nil {
 				return nil, err
 			}

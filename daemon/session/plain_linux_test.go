@@ -118,7 +118,7 @@ func TestOutletLeadsIntoThePod(t *testing.T) {
 			return d.DialContext(ctx, network, echo.String())
 		}
 	})
-	link, _ := a.dial(new(LinkDialer))
+	link, _ := a.dial()
 	proxy, err := link.AttachLaptop(onLaptop(nil), &tunnel.PodView{
 		PodIps: []string{"10.244.0.9"}, ResolvConf: []byte("nameserver 10.96.0.10\n"), Hosts: []byte("10.96.0.7 greeter Greeter.Shop # ours\nnonsense\n"),
 	})

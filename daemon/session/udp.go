@@ -27,7 +27,7 @@ func (w *wiring) dialUDP(ctx context.Context, _, dst netip.AddrPort) (net.Conn, 
 		var d net.Dialer
 		return d.DialContext(ctx, "udp", dst.String())
 	}
-	client, err := w.link.working(ctx)
+	client, err := w.link.Working(ctx)
 	if err != nil {
 		return nil, &net.OpError{Op: "dial", Net: "udp", Err: syscall.ENETUNREACH}
 	}
@@ -42,7 +42,7 @@ func (w *wiring) ping(ctx context.Context, dst netip.Addr, payload []byte) error
 	if w.way(dst) == viaLaptop {
 		return pingErr(ping.Echo(ctx, dst, payload))
 	}
-	client, err := w.link.working(ctx)
+	client, err := w.link.Working(ctx)
 	if err != nil {
 		return syscall.ENETUNREACH
 	}

@@ -90,7 +90,7 @@ func (s *Session) startVolumes(ctx context.Context, sw *swap) error {
 
 // DialFiles implements Link.
 func (l *agentLink) DialFiles(ctx context.Context) (net.Conn, error) {
-	client, err := l.working(ctx)
+	client, err := l.Working(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +99,7 @@ func (l *agentLink) DialFiles(ctx context.Context) (net.Conn, error) {
 
 // WatchTrees implements Link.
 func (l *agentLink) WatchTrees(ctx context.Context, roots []string, got func(*tunnel.Tree)) error {
-	client, err := l.working(ctx)
+	client, err := l.Working(ctx)
 	if err != nil {
 		return err
 	}

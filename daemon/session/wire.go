@@ -161,7 +161,7 @@ func (w *wiring) dial(ctx context.Context, _, dst netip.AddrPort) (net.Conn, err
 		d := net.Dialer{Timeout: laptopDialTimeout}
 		return d.DialContext(ctx, "tcp", dst.String())
 	}
-	client, err := w.link.working(ctx)
+	client, err := w.link.Working(ctx)
 	if err != nil {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ENETUNREACH}
 	}
@@ -173,7 +173,7 @@ type podResolver struct{ link *agentLink }
 
 // Exchange implements dnsresolver.Exchanger.
 func (p podResolver) Exchange(ctx context.Context, msg []byte) ([]byte, error) {
-	client, err := p.link.working(ctx)
+	client, err := p.link.Working(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -195,10 +195,10 @@ func (l *agentLink) acceptLoop(ctx context.Context) {
 		return
 	}
 	for ctx.Err() == nil {
-		client, err := l.working(ctx)
+		client, err := l.Working(ctx)
 		if err != nil {
 			select {
-			case <-l.gone:
+			case <-l.Gone():
 				return
 			default:
 				continue // it waited long; wait on

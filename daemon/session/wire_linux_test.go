@@ -75,7 +75,7 @@ func TestDatagramsAndPingsGoTheirWay(t *testing.T) {
 			return tunnel.ErrPingUnavailable
 		}
 	})
-	link, _ := a.dial(new(LinkDialer))
+	link, _ := a.dial()
 	l := link.(*agentLink)
 	cluster := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("10.96.0.0/16")}
 	for name, w := range map[string]*wiring{"pod": {link: l, routes: routes{Cluster: cluster}}, "laptop": {link: l}} {
@@ -145,7 +145,7 @@ func TestSidecarsAreThereWhenTheProcessStarts(t *testing.T) {
 			return d.DialContext(ctx, network, echo.String())
 		}
 	})
-	link, _ := a.dial(new(LinkDialer))
+	link, _ := a.dial()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -1,4 +1,4 @@
-package session
+package link
 
 import (
 	"errors"
@@ -37,7 +37,7 @@ func (e *NoAgentError) Error() string {
 
 // inShort is the innermost word of an error that came through several hands; the daemon's log has all of it.
 func inShort(err error) string {
-	text := firstLine(err.Error())
+	text, _, _ := strings.Cut(err.Error(), "\n")
 	if refused := syscall.ECONNREFUSED.Error(); strings.Contains(text, refused) {
 		return refused
 	}

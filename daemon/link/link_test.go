@@ -1,0 +1,263 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/teleswap/teleswap/daemon/kube"
+	"github.com/teleswap/teleswap/proxy/tunnel"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// lab is an agent's end of the tunnel on loopback, and a cluster through which it is reached, as pod-proxy.
+type lab struct {
+	t      *testing.T
+	addr   string
+	keys   *tunnel.Keys
+	server *tunnel.Server
+
+	mu    sync.Mutex
+	lives error
+	conns []net.Conn
+	down  bool
+	early int // dials that come before the agent listens
+}
+
+func (a *lab) Server() string { return "https://test" }
+
+func (a *lab) DialPodProxy(ctx context.Context, _, _ string, _ int32) (net.Conn, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.early > 0 {
+		a.early--
+		return nil, errors.New("error dialing backend: dial tcp 10.0.0.1:15100: connect: connection refused")
+	}
+	if a.down {
+		return nil, errors.New("connection refused")
+	}
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "tcp", a.addr)
+	if err == nil {
+		a.conns = append(a.conns, c)
+	}
+	return c, err
+}
+
+func (a *lab) DialPortForward(context.Context, string, string, int32, string) (net.Conn, error) {
+	return nil, errors.New("no such way here")
+}
+
+// cut breaks every connection there is.
+func (a *lab) cut() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, c := range a.conns {
+		_ = c.Close()
+	}
+	a.conns = nil
+}
+
+// secured is a listener whose connections are through the handshake.
+type secured struct {
+	net.Listener
+	handshake func(context.Context, net.Conn) (net.Conn, error)
+}
+
+func (l secured) Accept() (net.Conn, error) {
+	for {
+		raw, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if c, err := l.handshake(context.Background(), raw); err == nil {
+			return c, nil
+		}
+	}
+}
+
+// newLab starts the agent's end; the test's end ends it.
+func newLab(t *testing.T) *lab {
+	t.Helper()
+	keys, err := tunnel.NewKeys("k3f9qz", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for name, data := range keys.AgentFiles() {
+		if err := os.WriteFile(dir+"/"+name, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg, err := tunnel.LoadAgentTLS(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &lab{t: t, addr: lis.Addr().String(), keys: keys}
+	a.server = tunnel.NewServer(tunnel.ServerConfig{
+		View:    func() (*tunnel.PodView, error) { return &tunnel.PodView{Hostname: "web-pod"}, nil },
+		Control: control{},
+	})
+	served := make(chan error, 1)
+	go func() { served <- a.server.Serve(secured{lis, tunnel.ServerHandshake(cfg)}) }()
+	t.Cleanup(func() {
+		if err := a.server.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := <-served; err != nil && !errors.Is(err, net.ErrClosed) {
+			t.Errorf("serving ended: %v", err)
+		}
+	})
+	return a
+}
+
+// control does what the laptop asks: nothing.
+type control struct{}
+
+func (control) SetReady(bool) error         { return nil }
+func (control) Hold() error                 { return nil }
+func (control) HandOver([]netip.Addr) error { return nil }
+func (control) Laptop(_, _ bool)            {}
+
+func (a *lab) config(warn func(string, ...any)) Config {
+	return Config{
+		Cluster: a, Port: 15100, Keys: a.keys, Image: "teleswap.dev/none",
+		Pod:   kube.AgentPod{Namespace: "default", Name: "agent-pod"},
+		Lives: func(context.Context) error { a.mu.Lock(); defer a.mu.Unlock(); return a.lives },
+		Warn:  warn, Logger: slog.New(slog.DiscardHandler),
+	}
+}
+
+// dial opens a link; the warnings it gives arrive in the channel.
+func (a *lab) dial(d *Dialer) (*Link, chan string) {
+	a.t.Helper()
+	warned := make(chan string, 8)
+	l, err := d.Dial(a.t.Context(), a.config(func(format string, args ...any) { warned <- fmt.Sprintf(format, args...) }))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			a.t.Error(err)
+		}
+	})
+	return l, warned
+}
+
+func TestLinkWaitsUntilTheAgentListens(t *testing.T) {
+	a := newLab(t)
+	a.early = 3
+	if l, _ := a.dial(&Dialer{Only: "pod-proxy"}); l.Transport() != "pod-proxy" {
+		t.Errorf("by %s, want pod-proxy", l.Transport())
+	}
+}
+
+func TestLinkSaysThatThereIsNoAgent(t *testing.T) {
+	a := newLab(t)
+	a.early = 1 << 30
+	synctest.Test(t, func(t *testing.T) {
+		_, err := (&Dialer{Only: "pod-proxy"}).Dial(t.Context(), a.config(nil))
+		if err == nil {
+			t.Fatal("an agent was found")
+		}
+		for _, part := range []string{"15100", "agent-pod", "connection refused", "teleswap.dev/none", "--agent-image"} {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("%q lacks %q", err, part)
+			}
+		}
+		lines := strings.Split(err.Error(), "\n")
+		if len(lines) != 3 || len(lines[0]) > 100 || strings.Contains(lines[0], "refused") || lines[2] != "tried: pod-proxy (connection refused)" {
+			t.Errorf("got\n%v\nwant what happened in one short line, what to do, and the ways", err)
+		}
+	})
+}
+
+func TestLinkDialsAgainWhileTheAgentLives(t *testing.T) {
+	a := newLab(t)
+	l, warned := a.dial(new(Dialer))
+	first, renewed := l.Current()
+	a.cut()
+	if text := <-warned; !strings.Contains(text, "stands again, by pod-proxy") {
+		t.Errorf("warned %q, want that the tunnel stands again", text)
+	}
+	<-renewed
+	client, err := l.Working(t.Context())
+	if err != nil || client == first {
+		t.Fatalf("working: %v, the broken one: %v", err, client == first)
+	}
+	if view, err := client.PodView(t.Context()); err != nil || view.GetHostname() != "web-pod" {
+		t.Errorf("view after the break: %v, %v", view, err)
+	}
+	select {
+	case <-l.Gone():
+		t.Errorf("the agent counts as gone: %v", l.Err())
+	default:
+	}
+}
+
+func TestLinkIsLostWithItsPod(t *testing.T) {
+	a := newLab(t)
+	l, _ := a.dial(new(Dialer))
+	a.mu.Lock()
+	a.down, a.lives = true, errors.New("pod deleted")
+	a.mu.Unlock()
+	a.cut()
+	<-l.Gone()
+	if err := l.Err(); !errors.Is(err, a.lives) {
+		t.Errorf("lost: %v, want that it was deleted", err)
+	}
+	if _, err := l.Working(t.Context()); !errors.Is(err, a.lives) {
+		t.Errorf("a lost agent still answers: %v", err)
+	}
+}
+
+func TestDialerRemembersTheWay(t *testing.T) {
+	a := newLab(t)
+	d := new(Dialer)
+	a.dial(d)
+	if got := d.last["https://test"]; got != "pod-proxy" {
+		t.Errorf("remembers %q, want pod-proxy", got)
+	}
+}
+
+func TestDialerTakesOnlyTheWayThatIsNamed(t *testing.T) {
+	a := newLab(t)
+	l, _ := a.dial(&Dialer{Only: "pod-proxy"})
+	if l.Transport() != "pod-proxy" {
+		t.Errorf("by %s, want pod-proxy", l.Transport())
+	}
+	_, err := (&Dialer{Only: "carrier-pigeon"}).Dial(t.Context(), a.config(nil))
+	if err == nil || !strings.Contains(err.Error(), "port-forward-spdy") {
+		t.Errorf("got %v, want the ways that there are", err)
+	}
+}
+
+func TestDialOfAnAgentThatIsNotOurs(t *testing.T) {
+	a := newLab(t)
+	strangers, err := tunnel.NewKeys("k3f9qz", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := a.config(nil)
+	cfg.Keys = strangers
+	_, err = new(Dialer).Dial(t.Context(), cfg)
+	if err == nil {
+		t.Fatal("an agent of another session was accepted")
+	}
+}
