@@ -53,7 +53,11 @@ func TestNewCrashAtEveryPoint(t *testing.T) {
 			select {
 			case <-c.over:
 			case <-p.gate.dead:
+			}
+			select { // it may be both: the first effect's failure ends a session, too
+			case <-p.gate.dead:
 				died = true
+			default:
 			}
 			p.end()
 			orphans, err := l.process(0).Replay(t.Context())
