@@ -23,8 +23,11 @@ func SystemExchanger(resolvConfPath string) Exchanger {
 	return &system{path: resolvConfPath}
 }
 
+// Servers asks nameservers, each HOST:PORT, in their order, as SystemExchanger does.
+func Servers(servers ...string) Exchanger { return &system{servers: servers} }
+
 type system struct {
-	path string
+	path string // empty: the servers are fixed
 
 	mu      sync.Mutex
 	changed time.Time // of the file when it was read
@@ -65,13 +68,16 @@ func (s *system) Exchange(ctx context.Context, msg []byte) ([]byte, error) {
 	if last != nil {
 		return last, nil
 	}
-	return nil, fmt.Errorf("ask the nameservers of %s: %w", s.path, errors.Join(errs...))
+	return nil, fmt.Errorf("ask the nameservers %v: %w", servers, errors.Join(errs...))
 }
 
 // nameservers reads the file, if it is not the one we have read already.
 func (s *system) nameservers() ([]string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.path == "" {
+		return s.servers, nil
+	}
 	st, err := os.Stat(s.path)
 	if err != nil {
 		return nil, fmt.Errorf("find the laptop's nameservers: %w", err)

@@ -2,7 +2,6 @@ package netstack
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -443,21 +442,4 @@ func FuzzPackets(f *testing.F) {
 			t.Fatalf("%x answered with %x, payload %x", packet, reply, e.payload())
 		}
 	})
-}
-
-// TestMessageLengths: a TCP client may send its messages in any pieces.
-func TestMessageLengths(t *testing.T) {
-	r, w := io.Pipe()
-	go func() {
-		for _, b := range append(binary.BigEndian.AppendUint16(nil, 3), "abc"...) {
-			_, _ = w.Write([]byte{b})
-		}
-		_ = w.Close()
-	}()
-	if msg, err := readDNSMessage(r); err != nil || string(msg) != "abc" {
-		t.Errorf("%q, %v", msg, err)
-	}
-	if _, err := readDNSMessage(r); !errors.Is(err, io.EOF) {
-		t.Errorf("at the end: %v", err)
-	}
 }

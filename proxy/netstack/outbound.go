@@ -13,6 +13,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 
+	"github.com/teleswap/teleswap/dnsresolver/serve"
 	"github.com/teleswap/teleswap/proxy/relay"
 )
 
@@ -66,7 +67,7 @@ func (s *Stack) answerSYN(ctx context.Context, r *tcp.ForwarderRequest) {
 	src, dst := addrPort(id.RemoteAddress, id.RemotePort), addrPort(id.LocalAddress, id.LocalPort)
 	if s.isNameserver(dst) {
 		if c, err := s.accept(r); err == nil {
-			s.serveDNSConn(ctx, c)
+			serve.Conn(ctx, c, s.cfg.DNS, s.cfg.Logger)
 		}
 		return
 	}
