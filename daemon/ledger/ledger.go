@@ -211,21 +211,24 @@ func (l *Ledger) write(r Record) error {
 	if err != nil {
 		return fmt.Errorf("encode the record of session %s: %w", r.Session, err)
 	}
-	if err := replaceFile(l.path(r.Session, recordSuffix), append(data, '\n')); err != nil {
+	if err := ReplaceFile(l.path(r.Session, recordSuffix), append(data, '\n'), 0o600); err != nil {
 		return fmt.Errorf("write the record of session %s: %w", r.Session, err)
 	}
 	return nil
 }
 
-// replaceFile writes a file so that after a crash either the old or the new content
+// ReplaceFile writes a file so that after a crash either the old or the new content
 // is there, and the new one once it has returned.
-func replaceFile(path string, data []byte) error {
+func ReplaceFile(path string, data []byte, mode os.FileMode) error {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, filepath.Base(path)+".*.tmp") // mode 0600
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(data)
+	if err == nil {
+		err = f.Chmod(mode)
+	}
 	if err == nil {
 		err = f.Sync()
 	}
