@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/teleswap/teleswap/proxy/sftpwire"
 )
 
 // readdirBatch is how many names are read from a folder at a time.
@@ -60,33 +62,33 @@ func (s *server) refused(real string) bool {
 	return false
 }
 
-func (s *server) open(id uint32, name string, pflags uint32, a attrs) []byte {
+func (s *server) open(id uint32, name string, pflags uint32, a sftpwire.Attrs) []byte {
 	flags := unix.O_RDONLY
 	switch {
-	case pflags&openRead != 0 && pflags&openWrite != 0:
+	case pflags&sftpwire.OpenRead != 0 && pflags&sftpwire.OpenWrite != 0:
 		flags = unix.O_RDWR
-	case pflags&openWrite != 0:
+	case pflags&sftpwire.OpenWrite != 0:
 		flags = unix.O_WRONLY
-	case pflags&openRead == 0:
+	case pflags&sftpwire.OpenRead == 0:
 		return statusAnswer(id, syscall.EINVAL)
 	}
 	for _, f := range [...]struct {
 		ours uint32
 		os   int
-	}{{openAppend, unix.O_APPEND}, {openCreate, unix.O_CREAT}, {openTrunc, unix.O_TRUNC}, {openExcl, unix.O_EXCL}} {
+	}{{sftpwire.OpenAppend, unix.O_APPEND}, {sftpwire.OpenCreate, unix.O_CREAT}, {sftpwire.OpenTrunc, unix.O_TRUNC}, {sftpwire.OpenExcl, unix.O_EXCL}} {
 		if pflags&f.ours != 0 {
 			flags |= f.os
 		}
 	}
 	mode := uint32(0o644)
-	if a.flags&attrMode != 0 {
-		mode = a.mode & 0o7777
+	if a.Flags&sftpwire.AttrMode != 0 {
+		mode = a.Mode & 0o7777
 	}
 	f, err := s.openFD(name, flags, mode)
 	if err != nil {
 		return statusAnswer(id, err)
 	}
-	if !a.stat {
+	if !a.OpenStat {
 		return s.remember(id, f, false)
 	}
 	var st unix.Stat_t
@@ -112,7 +114,7 @@ func read(id uint32, h *handle, offset uint64, size uint32) []byte {
 	if n == 0 && len(p) > 0 {
 		return statusAnswer(id, err)
 	}
-	b[4] = typeData
+	b[4] = sftpwire.TypeData
 	binary.BigEndian.PutUint32(b[5:], id)
 	binary.BigEndian.PutUint32(b[9:], uint32(n))
 	return b[:13+n]
@@ -142,7 +144,7 @@ func statAnswer(id uint32, stat func(*unix.Stat_t) error) []byte {
 	if err := retry(func() error { return stat(&st) }); err != nil {
 		return statusAnswer(id, err)
 	}
-	return appendAttrs(answer(typeAttrs, id), &st)
+	return appendAttrs(answer(sftpwire.TypeAttrs, id), &st)
 }
 
 // readdir answers with as many names as fit, each with its attributes. A name that has gone
@@ -175,14 +177,14 @@ func readdir(id uint32, h *handle) []byte {
 			continue
 		}
 		count++
-		names = appendString(names, name)
+		names = sftpwire.AppendString(names, name)
 		if err != nil { // a folder that may be listed and not entered: without attributes, as readdir(3) gives it
-			names = binary.BigEndian.AppendUint32(appendString(names, name), 0)
+			names = binary.BigEndian.AppendUint32(sftpwire.AppendString(names, name), 0)
 			continue
 		}
-		names = appendAttrs(appendString(names, longName(name, &st)), &st)
+		names = appendAttrs(sftpwire.AppendString(names, longName(name, &st)), &st)
 	}
-	b := binary.BigEndian.AppendUint32(answer(typeName, id), count)
+	b := binary.BigEndian.AppendUint32(answer(sftpwire.TypeName, id), count)
 	return append(b, names...)
 }
 
@@ -202,8 +204,8 @@ func longName(name string, st *unix.Stat_t) string {
 
 // nameAnswer is that to REALPATH and READLINK.
 func nameAnswer(id uint32, name string) []byte {
-	b := binary.BigEndian.AppendUint32(answer(typeName, id), 1)
-	return binary.BigEndian.AppendUint32(appendString(appendString(b, name), name), 0)
+	b := binary.BigEndian.AppendUint32(answer(sftpwire.TypeName, id), 1)
+	return binary.BigEndian.AppendUint32(sftpwire.AppendString(sftpwire.AppendString(b, name), name), 0)
 }
 
 // onFD calls f with the file's descriptor, which stays open meanwhile.

@@ -6,58 +6,60 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/teleswap/teleswap/proxy/sftpwire"
 )
 
 // pathWork is work for the requests that name files by path.
-func pathWork(kind byte, id uint32, q *reader) func() []byte {
+func pathWork(kind byte, id uint32, q *sftpwire.Decoder) func() []byte {
 	status := func(f func() error) func() []byte {
-		return q.checked(id, func() []byte { return statusAnswer(id, retry(f)) })
+		return checked(q, id, func() []byte { return statusAnswer(id, retry(f)) })
 	}
 	switch kind {
-	case typeStat:
-		name := q.string()
-		return q.checked(id, func() []byte {
+	case sftpwire.TypeStat:
+		name := q.Text()
+		return checked(q, id, func() []byte {
 			return statAnswer(id, func(st *unix.Stat_t) error { return unix.Stat(name, st) })
 		})
-	case typeLstat:
-		name := q.string()
-		return q.checked(id, func() []byte {
+	case sftpwire.TypeLstat:
+		name := q.Text()
+		return checked(q, id, func() []byte {
 			return statAnswer(id, func(st *unix.Stat_t) error { return unix.Lstat(name, st) })
 		})
-	case typeSetstat:
-		name, a := q.string(), q.attrs()
+	case sftpwire.TypeSetstat:
+		name, a := q.Text(), q.Attrs()
 		return status(func() error { return setstat(name, a, 0) })
-	case typeRemove:
-		name := q.string()
+	case sftpwire.TypeRemove:
+		name := q.Text()
 		return status(func() error { return unix.Unlink(name) })
-	case typeMkdir:
-		name, a := q.string(), q.attrs()
+	case sftpwire.TypeMkdir:
+		name, a := q.Text(), q.Attrs()
 		mode := uint32(0o755)
-		if a.flags&attrMode != 0 {
-			mode = a.mode & 0o7777
+		if a.Flags&sftpwire.AttrMode != 0 {
+			mode = a.Mode & 0o7777
 		}
 		return status(func() error { return unix.Mkdir(name, mode) })
-	case typeRmdir:
-		name := q.string()
+	case sftpwire.TypeRmdir:
+		name := q.Text()
 		return status(func() error { return unix.Rmdir(name) })
-	case typeRename:
-		from, to := q.string(), q.string()
+	case sftpwire.TypeRename:
+		from, to := q.Text(), q.Text()
 		return status(func() error { return renameNew(from, to) })
-	case typeSymlink:
+	case sftpwire.TypeSymlink:
 		// OpenSSH's order, which all clients follow: the target first, against the draft.
-		target, name := q.string(), q.string()
+		target, name := q.Text(), q.Text()
 		return status(func() error { return unix.Symlink(target, name) })
-	case typeReadlink:
+	case sftpwire.TypeReadlink:
 		return nameWork(id, q, os.Readlink)
-	case typeRealpath:
+	case sftpwire.TypeRealpath:
 		return nameWork(id, q, realpath)
 	}
 	return func() []byte { return statusAnswer(id, errNotSupported) }
 }
 
-func nameWork(id uint32, q *reader, f func(string) (string, error)) func() []byte {
-	name := q.string()
-	return q.checked(id, func() []byte {
+func nameWork(id uint32, q *sftpwire.Decoder, f func(string) (string, error)) func() []byte {
+	name := q.Text()
+	return checked(q, id, func() []byte {
 		result, err := f(name)
 		if err != nil {
 			return statusAnswer(id, err)
@@ -67,51 +69,51 @@ func nameWork(id uint32, q *reader, f func(string) (string, error)) func() []byt
 }
 
 // extended is work for OpenSSH's extensions.
-func (s *server) extended(id uint32, q *reader) func() []byte {
+func (s *server) extended(id uint32, q *sftpwire.Decoder) func() []byte {
 	status := func(f func() error) func() []byte {
-		return q.checked(id, func() []byte { return statusAnswer(id, retry(f)) })
+		return checked(q, id, func() []byte { return statusAnswer(id, retry(f)) })
 	}
-	switch q.string() {
-	case extPosixRename:
-		from, to := q.string(), q.string()
+	switch q.Text() {
+	case sftpwire.ExtPosixRename:
+		from, to := q.Text(), q.Text()
 		return status(func() error { return unix.Rename(from, to) })
-	case extHardlink:
-		from, to := q.string(), q.string()
+	case sftpwire.ExtHardlink:
+		from, to := q.Text(), q.Text()
 		return status(func() error { return unix.Link(from, to) })
-	case extLsetstat:
-		name, a := q.string(), q.attrs()
+	case sftpwire.ExtLsetstat:
+		name, a := q.Text(), q.Attrs()
 		return status(func() error { return setstat(name, a, unix.AT_SYMLINK_NOFOLLOW) })
-	case extFsync:
-		return s.withHandle(id, q, func(h *handle, _ *reader) func() []byte {
+	case sftpwire.ExtFsync:
+		return s.withHandle(id, q, func(h *handle, _ *sftpwire.Decoder) func() []byte {
 			before := h.wrote
 			return func() []byte {
 				await(before)
 				return statusAnswer(id, h.file.Sync())
 			}
 		})
-	case extStatvfs:
-		name := q.string()
-		return q.checked(id, func() []byte {
+	case sftpwire.ExtStatvfs:
+		name := q.Text()
+		return checked(q, id, func() []byte {
 			return statvfsAnswer(id, func(st *unix.Statfs_t) error { return unix.Statfs(name, st) })
 		})
-	case extFstatvfs:
-		return s.withHandle(id, q, func(h *handle, _ *reader) func() []byte {
+	case sftpwire.ExtFstatvfs:
+		return s.withHandle(id, q, func(h *handle, _ *sftpwire.Decoder) func() []byte {
 			return func() []byte {
 				return statvfsAnswer(id, func(st *unix.Statfs_t) error {
 					return onFD(h.file, func(fd int) error { return unix.Fstatfs(fd, st) })
 				})
 			}
 		})
-	case extLimits:
+	case sftpwire.ExtLimits:
 		return func() []byte {
-			b := answer(typeExtendedReply, id)
+			b := answer(sftpwire.TypeExtendedReply, id)
 			for _, n := range [...]uint64{maxPacket, maxRead, maxRead, 0} { // 0: no bound of ours on handles
 				b = binary.BigEndian.AppendUint64(b, n)
 			}
 			return b
 		}
 	}
-	return q.checked(id, func() []byte { return statusAnswer(id, errNotSupported) })
+	return checked(q, id, func() []byte { return statusAnswer(id, errNotSupported) })
 }
 
 func statvfsAnswer(id uint32, statfs func(*unix.Statfs_t) error) []byte {
@@ -125,7 +127,7 @@ func statvfsAnswer(id uint32, statfs func(*unix.Statfs_t) error) []byte {
 	}
 	const readOnly, noSuid = 1, 2 // of SSH_FXE_STATVFS, the same as ST_RDONLY and ST_NOSUID
 	fsid := uint64(uint32(st.Fsid.Val[0])) | uint64(uint32(st.Fsid.Val[1]))<<32
-	b := answer(typeExtendedReply, id)
+	b := answer(sftpwire.TypeExtendedReply, id)
 	for _, n := range [...]uint64{
 		uint64(st.Bsize), uint64(frsize), st.Blocks, st.Bfree, st.Bavail, st.Files, st.Ffree, st.Ffree,
 		fsid, uint64(st.Flags) & (readOnly | noSuid), uint64(st.Namelen),
@@ -149,56 +151,56 @@ func renameNew(from, to string) error {
 }
 
 // setstat sets what the client named; flags may be AT_SYMLINK_NOFOLLOW.
-func setstat(name string, a attrs, flags int) error {
-	if a.flags&attrSize != 0 {
-		if err := unix.Truncate(name, int64(a.size)); err != nil {
+func setstat(name string, a sftpwire.Attrs, flags int) error {
+	if a.Flags&sftpwire.AttrSize != 0 {
+		if err := unix.Truncate(name, int64(a.Size)); err != nil {
 			return err
 		}
 	}
-	if a.flags&attrOwner != 0 {
-		if err := unix.Fchownat(unix.AT_FDCWD, name, int(int32(a.uid)), int(int32(a.gid)), flags); err != nil {
+	if a.Flags&sftpwire.AttrOwner != 0 {
+		if err := unix.Fchownat(unix.AT_FDCWD, name, int(int32(a.UID)), int(int32(a.GID)), flags); err != nil {
 			return err
 		}
 	}
-	if a.flags&attrMode != 0 { // behind the owner, whose change clears set-user-ID
-		if err := unix.Fchmodat(unix.AT_FDCWD, name, a.mode&0o7777, flags); err != nil {
+	if a.Flags&sftpwire.AttrMode != 0 { // behind the owner, whose change clears set-user-ID
+		if err := unix.Fchmodat(unix.AT_FDCWD, name, a.Mode&0o7777, flags); err != nil {
 			return err
 		}
 	}
-	if a.flags&attrTimes != 0 {
-		return unix.UtimesNanoAt(unix.AT_FDCWD, name, a.times(), flags)
+	if a.Flags&sftpwire.AttrTimes != 0 {
+		return unix.UtimesNanoAt(unix.AT_FDCWD, name, times(a), flags)
 	}
 	return nil
 }
 
-func (a attrs) times() []unix.Timespec {
+func times(a sftpwire.Attrs) []unix.Timespec {
 	return []unix.Timespec{
-		unix.NsecToTimespec(int64(a.atime) * int64(time.Second)),
-		unix.NsecToTimespec(int64(a.mtime) * int64(time.Second)),
+		unix.NsecToTimespec(int64(a.Accessed) * int64(time.Second)),
+		unix.NsecToTimespec(int64(a.Modified) * int64(time.Second)),
 	}
 }
 
 // fsetstat is setstat for an open file, whose name may be gone.
-func fsetstat(f *os.File, a attrs) error {
+func fsetstat(f *os.File, a sftpwire.Attrs) error {
 	return onFD(f, func(fd int) error {
 		return retry(func() error {
-			if a.flags&attrSize != 0 {
-				if err := unix.Ftruncate(fd, int64(a.size)); err != nil {
+			if a.Flags&sftpwire.AttrSize != 0 {
+				if err := unix.Ftruncate(fd, int64(a.Size)); err != nil {
 					return err
 				}
 			}
-			if a.flags&attrOwner != 0 {
-				if err := unix.Fchown(fd, int(int32(a.uid)), int(int32(a.gid))); err != nil {
+			if a.Flags&sftpwire.AttrOwner != 0 {
+				if err := unix.Fchown(fd, int(int32(a.UID)), int(int32(a.GID))); err != nil {
 					return err
 				}
 			}
-			if a.flags&attrMode != 0 {
-				if err := unix.Fchmod(fd, a.mode&0o7777); err != nil {
+			if a.Flags&sftpwire.AttrMode != 0 {
+				if err := unix.Fchmod(fd, a.Mode&0o7777); err != nil {
 					return err
 				}
 			}
-			if a.flags&attrTimes != 0 {
-				times := a.times()
+			if a.Flags&sftpwire.AttrTimes != 0 {
+				times := times(a)
 				return unix.Futimes(fd, []unix.Timeval{
 					unix.NsecToTimeval(times[0].Nano()), unix.NsecToTimeval(times[1].Nano()),
 				})

@@ -22,6 +22,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/teleswap/teleswap/proxy/sftpwire"
 )
 
 // workers is how many requests of one stream are worked on at a time.
@@ -82,13 +84,13 @@ func (s *server) recvLoop(r *bufio.Reader) error {
 		if err != nil {
 			return err
 		}
-		q := reader{rest: packet}
-		kind := q.byte()
-		id := q.uint32()
+		q := sftpwire.Decoder{Rest: packet}
+		kind := q.Byte()
+		id := q.Uint32()
 		switch {
-		case q.err != nil:
-			return q.err
-		case kind == typeInit:
+		case q.Err != nil:
+			return q.Err
+		case kind == sftpwire.TypeInit:
 			if err := s.send(versionAnswer()); err != nil {
 				return err
 			}
@@ -110,13 +112,15 @@ func (s *server) recvLoop(r *bufio.Reader) error {
 	}
 }
 
-func parallel(kind byte, q reader) bool {
+func parallel(kind byte, q sftpwire.Decoder) bool {
 	switch kind {
-	case typeOpen, typeClose, typeRead, typeWrite, typeLstat, typeFstat, typeOpendir, typeReaddir, typeRealpath, typeStat, typeReadlink:
+	case sftpwire.TypeOpen, sftpwire.TypeClose, sftpwire.TypeRead, sftpwire.TypeWrite, sftpwire.TypeFstat,
+		sftpwire.TypeLstat, sftpwire.TypeStat, sftpwire.TypeReadlink, sftpwire.TypeRealpath,
+		sftpwire.TypeOpendir, sftpwire.TypeReaddir:
 		return true
-	case typeExtended:
-		switch q.string() {
-		case extFsync, extStatvfs, extFstatvfs:
+	case sftpwire.TypeExtended:
+		switch q.Text() {
+		case sftpwire.ExtFsync, sftpwire.ExtStatvfs, sftpwire.ExtFstatvfs:
 			return true
 		}
 	}
@@ -130,7 +134,7 @@ func readPacket(r *bufio.Reader) ([]byte, error) {
 	}
 	size := binary.BigEndian.Uint32(head[:])
 	if size < 5 || size > maxPacket {
-		return nil, fmt.Errorf("%w: of %d bytes", errMalformed, size)
+		return nil, fmt.Errorf("%w: of %d bytes", sftpwire.ErrMalformed, size)
 	}
 	packet := make([]byte, size)
 	if _, err := io.ReadFull(r, packet); err != nil {
@@ -147,38 +151,38 @@ func (s *server) send(packet []byte) error {
 }
 
 func versionAnswer() []byte {
-	b := answer(typeVersion, 3)
+	b := answer(sftpwire.TypeVersion, 3)
 	for _, e := range [...][2]string{
-		{extPosixRename, "1"},
-		{extStatvfs, "2"},
-		{extFstatvfs, "2"},
-		{extHardlink, "1"},
-		{extFsync, "1"},
-		{extLsetstat, "1"},
-		{extLimits, "1"},
-		{extOrderedWrites, "1"},
-		{extOpenStat, "1"},
+		{sftpwire.ExtPosixRename, "1"},
+		{sftpwire.ExtStatvfs, "2"},
+		{sftpwire.ExtFstatvfs, "2"},
+		{sftpwire.ExtHardlink, "1"},
+		{sftpwire.ExtFsync, "1"},
+		{sftpwire.ExtLsetstat, "1"},
+		{sftpwire.ExtLimits, "1"},
+		{sftpwire.ExtOrderedWrites, "1"},
+		{sftpwire.ExtOpenStat, "1"},
 	} {
-		b = appendString(appendString(b, e[0]), e[1])
+		b = sftpwire.AppendString(sftpwire.AppendString(b, e[0]), e[1])
 	}
 	return b
 }
 
 // work parses a request and returns what is to be done for its answer. A handle is taken
 // here, in the order of the requests, so that a CLOSE behind them waits.
-func (s *server) work(kind byte, id uint32, q reader) func() []byte {
+func (s *server) work(kind byte, id uint32, q sftpwire.Decoder) func() []byte {
 	status := func(f func() error) func() []byte {
 		return func() []byte { return statusAnswer(id, f()) }
 	}
 	switch kind {
-	case typeOpen:
-		name, flags, a := q.string(), q.uint32(), q.attrs()
-		return q.checked(id, func() []byte { return s.open(id, name, flags, a) })
-	case typeOpendir:
-		name := q.string()
-		return q.checked(id, func() []byte { return s.opendir(id, name) })
-	case typeClose:
-		h, err := s.forget(q.string())
+	case sftpwire.TypeOpen:
+		name, flags, a := q.Text(), q.Uint32(), q.Attrs()
+		return checked(&q, id, func() []byte { return s.open(id, name, flags, a) })
+	case sftpwire.TypeOpendir:
+		name := q.Text()
+		return checked(&q, id, func() []byte { return s.opendir(id, name) })
+	case sftpwire.TypeClose:
+		h, err := s.forget(q.Text())
 		return status(func() error {
 			if err != nil {
 				return err
@@ -186,15 +190,15 @@ func (s *server) work(kind byte, id uint32, q reader) func() []byte {
 			h.users.Wait()
 			return h.file.Close()
 		})
-	case typeRead:
-		return s.withHandle(id, &q, func(h *handle, q *reader) func() []byte {
-			offset, size := q.uint64(), q.uint32()
+	case sftpwire.TypeRead:
+		return s.withHandle(id, &q, func(h *handle, q *sftpwire.Decoder) func() []byte {
+			offset, size := q.Uint64(), q.Uint32()
 			return func() []byte { return read(id, h, offset, size) }
 		})
-	case typeWrite:
-		return s.withHandle(id, &q, func(h *handle, q *reader) func() []byte {
-			offset, p := q.uint64(), q.bytes()
-			if q.err != nil {
+	case sftpwire.TypeWrite:
+		return s.withHandle(id, &q, func(h *handle, q *sftpwire.Decoder) func() []byte {
+			offset, p := q.Uint64(), q.Bytes()
+			if q.Err != nil {
 				return nil
 			}
 			before, done := h.wrote, make(chan struct{})
@@ -205,22 +209,22 @@ func (s *server) work(kind byte, id uint32, q reader) func() []byte {
 				return writeAt(h.file, p, int64(offset))
 			})
 		})
-	case typeFstat:
-		return s.withHandle(id, &q, func(h *handle, _ *reader) func() []byte {
+	case sftpwire.TypeFstat:
+		return s.withHandle(id, &q, func(h *handle, _ *sftpwire.Decoder) func() []byte {
 			return func() []byte {
 				return statAnswer(id, func(st *unix.Stat_t) error { return onFD(h.file, func(fd int) error { return unix.Fstat(fd, st) }) })
 			}
 		})
-	case typeFsetstat:
-		return s.withHandle(id, &q, func(h *handle, q *reader) func() []byte {
-			a := q.attrs()
+	case sftpwire.TypeFsetstat:
+		return s.withHandle(id, &q, func(h *handle, q *sftpwire.Decoder) func() []byte {
+			a := q.Attrs()
 			return status(func() error { return fsetstat(h.file, a) })
 		})
-	case typeReaddir:
-		return s.withHandle(id, &q, func(h *handle, _ *reader) func() []byte {
+	case sftpwire.TypeReaddir:
+		return s.withHandle(id, &q, func(h *handle, _ *sftpwire.Decoder) func() []byte {
 			return func() []byte { return readdir(id, h) }
 		})
-	case typeExtended:
+	case sftpwire.TypeExtended:
 		return s.extended(id, &q)
 	}
 	return pathWork(kind, id, &q)
@@ -235,9 +239,9 @@ func await(done chan struct{}) {
 }
 
 // checked is f, or the answer to a request that is not well-formed.
-func (r *reader) checked(id uint32, f func() []byte) func() []byte {
-	if r.err != nil {
-		err := r.err
+func checked(q *sftpwire.Decoder, id uint32, f func() []byte) func() []byte {
+	if q.Err != nil {
+		err := q.Err
 		return func() []byte { return statusAnswer(id, err) }
 	}
 	return f
@@ -245,8 +249,8 @@ func (r *reader) checked(id uint32, f func() []byte) func() []byte {
 
 // withHandle takes the handle that a request begins with, and lets go of it when the work that
 // parse returns is done.
-func (s *server) withHandle(id uint32, q *reader, parse func(*handle, *reader) func() []byte) func() []byte {
-	name := q.string()
+func (s *server) withHandle(id uint32, q *sftpwire.Decoder, parse func(*handle, *sftpwire.Decoder) func() []byte) func() []byte {
+	name := q.Text()
 	s.mu.Lock()
 	h := s.handles[name]
 	if h != nil {
@@ -254,10 +258,10 @@ func (s *server) withHandle(id uint32, q *reader, parse func(*handle, *reader) f
 	}
 	s.mu.Unlock()
 	if h == nil {
-		return q.checked(id, func() []byte { return statusAnswer(id, syscall.EBADF) })
+		return checked(q, id, func() []byte { return statusAnswer(id, syscall.EBADF) })
 	}
 	work := parse(h, q)
-	work = q.checked(id, work)
+	work = checked(q, id, work)
 	return func() []byte {
 		defer h.users.Done()
 		return work()
@@ -283,5 +287,5 @@ func (s *server) remember(id uint32, f *os.File, dir bool) []byte {
 	s.last++
 	name := strconv.FormatUint(s.last, 36)
 	s.handles[name] = &handle{file: f, dir: dir}
-	return appendString(answer(typeHandle, id), name)
+	return sftpwire.AppendString(answer(sftpwire.TypeHandle, id), name)
 }

@@ -21,6 +21,8 @@ import (
 	"github.com/pkg/sftp"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/teleswap/teleswap/proxy/sftpwire"
 )
 
 func TestMain(m *testing.M) {
@@ -39,7 +41,7 @@ func serve(t *testing.T, cfg Config) net.Conn {
 	}()
 	t.Cleanup(func() {
 		_ = near.Close()
-		if err := <-done; err != nil && !errors.Is(err, errMalformed) {
+		if err := <-done; err != nil && !errors.Is(err, sftpwire.ErrMalformed) {
 			t.Error(err)
 		}
 	})
@@ -229,7 +231,7 @@ func TestErrors(t *testing.T) {
 	if got := statusAnswer(1, &os.PathError{Op: "open", Err: syscall.EROFS}); !bytes.Contains(got, []byte("EROFS: read-only file system")) {
 		t.Errorf("got %q", got)
 	}
-	for errno, want := range map[syscall.Errno]uint32{syscall.EACCES: statusDenied, syscall.EPERM: statusDenied, syscall.ENOENT: statusNoSuchFile, syscall.EBUSY: statusFailure} {
+	for errno, want := range map[syscall.Errno]uint32{syscall.EACCES: sftpwire.StatusDenied, syscall.EPERM: sftpwire.StatusDenied, syscall.ENOENT: sftpwire.StatusNoSuchFile, syscall.EBUSY: sftpwire.StatusFailure} {
 		if got := binary.BigEndian.Uint32(statusAnswer(1, errno)[9:]); got != want {
 			t.Errorf("%v: status %d, want %d", errno, got, want)
 		}
@@ -279,7 +281,7 @@ func TestManyNames(t *testing.T) {
 		t.Fatalf("%d entries, %v", len(entries), err)
 	}
 	stat := entries[0].Sys().(*sftp.FileStat)
-	if len(stat.Extended) != 1 || stat.Extended[0].ExtType != StatExtension {
+	if len(stat.Extended) != 1 || stat.Extended[0].ExtType != sftpwire.StatExtension {
 		t.Fatalf("extended attributes %v", stat.Extended)
 	}
 	var want unix.Stat_t
@@ -316,8 +318,8 @@ func TestNamesWithoutAttributes(t *testing.T) {
 	if _, err := unix.SetfsuidRetUid(0); err != nil {
 		t.Fatal(err)
 	}
-	want := appendString(binary.BigEndian.AppendUint32(answer(typeName, 7), 1), "name")
-	want = binary.BigEndian.AppendUint32(appendString(want, "name"), 0)
+	want := sftpwire.AppendString(binary.BigEndian.AppendUint32(answer(sftpwire.TypeName, 7), 1), "name")
+	want = binary.BigEndian.AppendUint32(sftpwire.AppendString(want, "name"), 0)
 	if !bytes.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -368,7 +370,7 @@ func request(kind byte, id uint32, fields ...any) []byte {
 	for _, f := range fields {
 		switch f := f.(type) {
 		case string:
-			b = appendString(b, f)
+			b = sftpwire.AppendString(b, f)
 		case uint32:
 			b = binary.BigEndian.AppendUint32(b, f)
 		case uint64:
@@ -383,24 +385,24 @@ func TestPipelined(t *testing.T) {
 	conn, dir := serve(t, Config{}), t.TempDir()
 	name := filepath.Join(dir, "f")
 	requests := [][]byte{
-		request(typeInit, 3),
-		request(typeOpen, 1, name, uint32(openWrite|openCreate), uint32(0)),
-		request(typeMkdir, 2, filepath.Join(dir, "d"), uint32(0)),
-		request(typeWrite, 3, "1", uint64(0), "hello"),
-		request(typeExtended, 4, extFsync, "1"),
-		request(typeClose, 5, "1"),
-		request(typeWrite, 6, "1", uint64(0), "late"),
-		request(typeRename, 7, name, filepath.Join(dir, "d/f")),
-		request(typeExtended, 8, "unheard@of"),
+		request(sftpwire.TypeInit, 3),
+		request(sftpwire.TypeOpen, 1, name, uint32(sftpwire.OpenWrite|sftpwire.OpenCreate), uint32(0)),
+		request(sftpwire.TypeMkdir, 2, filepath.Join(dir, "d"), uint32(0)),
+		request(sftpwire.TypeWrite, 3, "1", uint64(0), "hello"),
+		request(sftpwire.TypeExtended, 4, sftpwire.ExtFsync, "1"),
+		request(sftpwire.TypeClose, 5, "1"),
+		request(sftpwire.TypeWrite, 6, "1", uint64(0), "late"),
+		request(sftpwire.TypeRename, 7, name, filepath.Join(dir, "d/f")),
+		request(sftpwire.TypeExtended, 8, "unheard@of"),
 		request(99, 9),
-		request(typeRead, 10, "1"),
-		request(typeMkdir, 11),
-		request(typeOpen, 12, name, uint32(0), uint32(0)),
-		request(typeReaddir, 13, "zz"),
+		request(sftpwire.TypeRead, 10, "1"),
+		request(sftpwire.TypeMkdir, 11),
+		request(sftpwire.TypeOpen, 12, name, uint32(0), uint32(0)),
+		request(sftpwire.TypeReaddir, 13, "zz"),
 	}
 	want := map[uint32]uint32{
-		2: statusOK, 3: statusOK, 4: statusOK, 5: statusOK, 6: statusFailure, 7: statusOK, 8: statusUnsupported,
-		9: statusUnsupported, 10: statusFailure, 11: statusBadMessage, 12: statusFailure, 13: statusFailure,
+		2: sftpwire.StatusOK, 3: sftpwire.StatusOK, 4: sftpwire.StatusOK, 5: sftpwire.StatusOK, 6: sftpwire.StatusFailure, 7: sftpwire.StatusOK, 8: sftpwire.StatusUnsupported,
+		9: sftpwire.StatusUnsupported, 10: sftpwire.StatusFailure, 11: sftpwire.StatusBadMessage, 12: sftpwire.StatusFailure, 13: sftpwire.StatusFailure,
 	}
 	go func() {
 		for _, r := range requests {
@@ -419,7 +421,7 @@ func TestPipelined(t *testing.T) {
 			t.Fatal(err)
 		}
 		id := binary.BigEndian.Uint32(packet[1:])
-		if code, ok := want[id]; ok && packet[0] == typeStatus {
+		if code, ok := want[id]; ok && packet[0] == sftpwire.TypeStatus {
 			if got := binary.BigEndian.Uint32(packet[5:]); got != code {
 				t.Errorf("request %d: status %d, want %d: %q", id, got, code, packet[9:])
 			}
@@ -441,18 +443,18 @@ func TestOrderedWrites(t *testing.T) {
 	const writes = 200
 	name := func(i uint32) string { return filepath.Join(dir, strconv.Itoa(int(i))) }
 	requests := [][]byte{
-		request(typeOpen, 1, name(1), uint32(openWrite|openCreate|openAppend), uint32(0)),
-		request(typeMkdir, 2, name(0), uint32(0)), // alone, so that the files are open in their order
-		request(typeOpen, 3, name(2), uint32(openWrite|openCreate), uint32(0)),
-		request(typeRmdir, 4, name(0)),
+		request(sftpwire.TypeOpen, 1, name(1), uint32(sftpwire.OpenWrite|sftpwire.OpenCreate|sftpwire.OpenAppend), uint32(0)),
+		request(sftpwire.TypeMkdir, 2, name(0), uint32(0)), // alone, so that the files are open in their order
+		request(sftpwire.TypeOpen, 3, name(2), uint32(sftpwire.OpenWrite|sftpwire.OpenCreate), uint32(0)),
+		request(sftpwire.TypeRmdir, 4, name(0)),
 	}
 	var want strings.Builder
 	for i := range uint32(writes) {
 		line := fmt.Sprintf("line %d\n", i)
 		want.WriteString(line)
-		requests = append(requests, request(typeWrite, 100+2*i, "1", uint64(0), line), request(typeWrite, 101+2*i, "2", uint64(0), fmt.Sprintf("%06d", i)))
+		requests = append(requests, request(sftpwire.TypeWrite, 100+2*i, "1", uint64(0), line), request(sftpwire.TypeWrite, 101+2*i, "2", uint64(0), fmt.Sprintf("%06d", i)))
 	}
-	requests = append(requests, request(typeExtended, 5, extFsync, "1"), request(typeExtended, 6, extFsync, "2"))
+	requests = append(requests, request(sftpwire.TypeExtended, 5, sftpwire.ExtFsync, "1"), request(sftpwire.TypeExtended, 6, sftpwire.ExtFsync, "2"))
 	go func() {
 		for _, r := range requests {
 			if _, err := conn.Write(r); err != nil {
@@ -466,7 +468,7 @@ func TestOrderedWrites(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if packet[0] == typeStatus && binary.BigEndian.Uint32(packet[5:]) != statusOK {
+		if packet[0] == sftpwire.TypeStatus && binary.BigEndian.Uint32(packet[5:]) != sftpwire.StatusOK {
 			t.Errorf("got %q", packet)
 		}
 	}
@@ -489,41 +491,41 @@ func TestOpenStat(t *testing.T) {
 		request []byte
 		more    bool
 	}{
-		{request(typeOpen, 1, name, uint32(openRead), uint32(0)), false},
-		{request(typeOpen, 2, name, uint32(openRead), uint32(attrExtended), uint32(1), extOpenStat, ""), true},
-		{request(typeOpen, 3, name, uint32(openRead), uint32(attrExtended), uint32(1), "other@example.com", ""), false},
+		{request(sftpwire.TypeOpen, 1, name, uint32(sftpwire.OpenRead), uint32(0)), false},
+		{request(sftpwire.TypeOpen, 2, name, uint32(sftpwire.OpenRead), uint32(sftpwire.AttrExtended), uint32(1), sftpwire.ExtOpenStat, ""), true},
+		{request(sftpwire.TypeOpen, 3, name, uint32(sftpwire.OpenRead), uint32(sftpwire.AttrExtended), uint32(1), "other@example.com", ""), false},
 	} {
 		if _, err := conn.Write(c.request); err != nil {
 			t.Fatal(err)
 		}
 		packet, err := readPacket(r)
-		if err != nil || packet[0] != typeHandle {
+		if err != nil || packet[0] != sftpwire.TypeHandle {
 			t.Fatalf("got %q, %v", packet, err)
 		}
-		q := reader{rest: packet[5:]}
-		q.string()
-		if (len(q.rest) > 0) != c.more {
-			t.Errorf("%d bytes behind the handle", len(q.rest))
+		q := sftpwire.Decoder{Rest: packet[5:]}
+		q.Text()
+		if (len(q.Rest) > 0) != c.more {
+			t.Errorf("%d bytes behind the handle", len(q.Rest))
 		}
-		if a := q.attrs(); c.more && (a.size != 5 || a.mode&0o777 != 0o640 || q.err != nil) {
-			t.Errorf("got %+v, %v", a, q.err)
+		if a := q.Attrs(); c.more && (a.Size != 5 || a.Mode&0o777 != 0o640 || q.Err != nil) {
+			t.Errorf("got %+v, %v", a, q.Err)
 		}
 	}
 }
 
 // Whatever the bytes of a request, it is taken or answered; none is carried out here.
 func FuzzRequest(f *testing.F) {
-	f.Add(request(typeOpen, 1, "/dev/null", uint32(openRead), uint32(0)))
-	f.Add(request(typeWrite, 1, "1", uint64(7), "bytes"))
-	f.Add(request(typeSetstat, 1, "/", uint32(attrSize|attrOwner|attrMode|attrTimes), uint64(1), uint64(2), uint32(3), uint64(4)))
-	f.Add(request(typeExtended, 1, extFsync, "1"))
+	f.Add(request(sftpwire.TypeOpen, 1, "/dev/null", uint32(sftpwire.OpenRead), uint32(0)))
+	f.Add(request(sftpwire.TypeWrite, 1, "1", uint64(7), "bytes"))
+	f.Add(request(sftpwire.TypeSetstat, 1, "/", uint32(sftpwire.AttrSize|sftpwire.AttrOwner|sftpwire.AttrMode|sftpwire.AttrTimes), uint64(1), uint64(2), uint32(3), uint64(4)))
+	f.Add(request(sftpwire.TypeExtended, 1, sftpwire.ExtFsync, "1"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		packet, err := readPacket(bufio.NewReader(bytes.NewReader(raw)))
 		if err != nil {
 			return
 		}
-		q := reader{rest: packet}
-		kind, id := q.byte(), q.uint32()
+		q := sftpwire.Decoder{Rest: packet}
+		kind, id := q.Byte(), q.Uint32()
 		s := &server{handles: map[string]*handle{"1": {}}}
 		_ = parallel(kind, q)
 		if s.work(kind, id, q) == nil {

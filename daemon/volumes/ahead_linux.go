@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/teleswap/teleswap/daemon/volumes/sftp"
+	"github.com/teleswap/teleswap/proxy/sftpwire"
 )
 
 const (
@@ -44,7 +45,7 @@ type block struct {
 
 // read reads n bytes; fewer at the file's end only. size is the file's as far as is known.
 func (r *ahead) read(conn *connection, file *sftp.File, n int, off, size int64, seen uint64) ([]byte, error) {
-	if !conn.Has(sftp.ExtLimits) { // a short answer is not the end there
+	if !conn.Has(sftpwire.ExtLimits) { // a short answer is not the end there
 		return readNow(file, n, off)
 	}
 	wanted := r.want(conn, file, n, off, size, seen)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/teleswap/teleswap/daemon/volumes/sftp"
+	"github.com/teleswap/teleswap/proxy/sftpwire"
 )
 
 const (
@@ -326,7 +327,7 @@ func (b *behind) next(conn *connection) (next, oldest *chunk, changed <-chan str
 		c := b.chunks[at]
 		full := len(c.data) == chunkSize || at < len(b.chunks)-1 || b.waiting > 0
 		// The pod keeps the order of one handle's writes, if it keeps any.
-		follows := at > 0 && conn.Has(sftp.ExtOrderedWrites) && b.chunks[at-1].h == c.h
+		follows := at > 0 && conn.Has(sftpwire.ExtOrderedWrites) && b.chunks[at-1].h == c.h
 		if at == 0 || full && follows {
 			c.sent = true
 			return c, nil, nil

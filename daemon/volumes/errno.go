@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/teleswap/teleswap/daemon/volumes/sftp"
+	"github.com/teleswap/teleswap/proxy/sftpwire"
 )
 
 // lastErrno is beyond the errnos of Linux's file systems (errno(3)).
@@ -51,11 +52,11 @@ func errnoOfStatus(status *sftp.StatusError) syscall.Errno {
 		}
 	}
 	switch status.Code {
-	case sftp.StatusNoSuchFile:
+	case sftpwire.StatusNoSuchFile:
 		return syscall.ENOENT
-	case sftp.StatusDenied:
+	case sftpwire.StatusDenied:
 		return syscall.EACCES
-	case sftp.StatusUnsupported:
+	case sftpwire.StatusUnsupported:
 		return syscall.ENOTSUP
 	}
 	return syscall.EIO

@@ -11,6 +11,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/teleswap/teleswap/daemon/volumes/sftp"
+	"github.com/teleswap/teleswap/proxy/sftpwire"
 )
 
 // handle is an open file. On each new connection it is opened again when it is used.
@@ -227,7 +228,7 @@ func (h *handle) Fsync(ctx context.Context, _ uint32) syscall.Errno {
 		return errno
 	}
 	_, errno := do(ctx, h.node.vol.remote, func(a attempt) (struct{}, error) {
-		if !a.client.Has(sftp.ExtFsync) {
+		if !a.client.Has(sftpwire.ExtFsync) {
 			return struct{}{}, nil
 		}
 		file, err := h.on(a)

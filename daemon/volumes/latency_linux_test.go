@@ -17,6 +17,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/teleswap/teleswap/daemon/volumes/sftp"
+	"github.com/teleswap/teleswap/proxy/sftpwire"
 )
 
 const (
@@ -116,7 +117,7 @@ func (f *far) serve(conn net.Conn, answers chan timed) {
 		}
 		f.mu.Lock()
 		if p[0] == 1 {
-			answers <- timed{time.Now(), packet(2, 3, "fsync@openssh.com", "1", sftp.ExtLimits, "1", sftp.ExtOrderedWrites, "1")}
+			answers <- timed{time.Now(), packet(2, 3, "fsync@openssh.com", "1", sftpwire.ExtLimits, "1", sftpwire.ExtOrderedWrites, "1")}
 			f.mu.Unlock()
 			continue
 		}

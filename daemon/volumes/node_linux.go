@@ -13,6 +13,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/teleswap/teleswap/daemon/volumes/sftp"
+	"github.com/teleswap/teleswap/proxy/sftpwire"
 )
 
 const (
@@ -269,7 +270,7 @@ func (n *node) Setattr(ctx context.Context, f fusefs.FileHandle, in *fuse.SetAtt
 // setattr changes attributes and asks for what they are then, without waiting in between: the server keeps the order.
 func (n *node) setattr(a attempt, at string, h *handle, in *fuse.SetAttrIn) (*sftp.Attr, error) {
 	set, stat := a.client.Setstat, func() *sftp.Call { return a.client.Lstat(at) }
-	if n.StableAttr().Mode == syscall.S_IFLNK && a.client.Has(sftp.ExtLsetstat) {
+	if n.StableAttr().Mode == syscall.S_IFLNK && a.client.Has(sftpwire.ExtLsetstat) {
 		set = a.client.Lsetstat
 	}
 	if h != nil {

@@ -12,6 +12,8 @@ import (
 	"io/fs"
 	"net"
 	"sync"
+
+	"github.com/teleswap/teleswap/proxy/sftpwire"
 )
 
 // ErrLost is the error of a request whose answer did not come, so that nobody knows what became of it.
@@ -37,9 +39,9 @@ func (e *StatusError) Error() string { return fmt.Sprintf("%s (SFTP status %d)",
 // Is implements errors.Is.
 func (e *StatusError) Is(target error) bool {
 	switch e.Code {
-	case StatusNoSuchFile:
+	case sftpwire.StatusNoSuchFile:
 		return target == fs.ErrNotExist
-	case StatusDenied:
+	case sftpwire.StatusDenied:
 		return target == fs.ErrPermission
 	}
 	return false
@@ -73,7 +75,7 @@ func New(conn net.Conn) (*Client, error) {
 }
 
 func (c *Client) hello(r *bufio.Reader) error {
-	if _, err := c.conn.Write([]byte{0, 0, 0, 5, typeInit, 0, 0, 0, 3}); err != nil {
+	if _, err := c.conn.Write([]byte{0, 0, 0, 5, sftpwire.TypeInit, 0, 0, 0, 3}); err != nil {
 		return err
 	}
 	var size [4]byte
@@ -82,21 +84,21 @@ func (c *Client) hello(r *bufio.Reader) error {
 	}
 	n := binary.BigEndian.Uint32(size[:])
 	if n < 5 || n > longest {
-		return errMalformed
+		return sftpwire.ErrMalformed
 	}
 	body := make([]byte, n)
 	if _, err := io.ReadFull(r, body); err != nil {
 		return err
 	}
-	d := decoder{rest: body}
-	if kind, version := d.byte(), d.uint32(); kind != typeVersion || version != 3 {
-		return fmt.Errorf("%w: the server's hello is of type %d, version %d", errMalformed, kind, version)
+	d := sftpwire.Decoder{Rest: body}
+	if kind, version := d.Byte(), d.Uint32(); kind != sftpwire.TypeVersion || version != 3 {
+		return fmt.Errorf("%w: the server's hello is of type %d, version %d", sftpwire.ErrMalformed, kind, version)
 	}
-	for len(d.rest) > 0 && d.err == nil {
-		name := d.string()
-		c.extensions[name] = d.string()
+	for len(d.Rest) > 0 && d.Err == nil {
+		name := d.Text()
+		c.extensions[name] = d.Text()
 	}
-	return d.err
+	return d.Err
 }
 
 // Has tells whether the server announced an extension.
@@ -104,7 +106,7 @@ func (c *Client) Has(extension string) bool { _, has := c.extensions[extension];
 
 // Packet is how many bytes a READ or WRITE moves at most.
 func (c *Client) Packet() int {
-	if c.Has(ExtLimits) {
+	if c.Has(sftpwire.ExtLimits) {
 		return longData
 	}
 	return shortData
@@ -180,14 +182,14 @@ func (c *Client) recv(r *bufio.Reader) error {
 		}
 		size := binary.BigEndian.Uint32(head[:])
 		if size < 5 || size > longest {
-			return errMalformed
+			return sftpwire.ErrMalformed
 		}
 		id := binary.BigEndian.Uint32(head[5:])
 		c.mu.Lock()
 		call := c.calls[id]
 		c.mu.Unlock()
 		if call == nil {
-			return fmt.Errorf("%w: an answer to no request", errMalformed)
+			return fmt.Errorf("%w: an answer to no request", sftpwire.ErrMalformed)
 		}
 		if err := call.receive(r, head[4], int(size)-5); err != nil {
 			return err
@@ -202,7 +204,7 @@ func (c *Client) recv(r *bufio.Reader) error {
 // receive takes the answer's body of size bytes.
 func (c *Call) receive(r *bufio.Reader, kind byte, size int) error {
 	c.kind = kind
-	if kind != typeData {
+	if kind != sftpwire.TypeData {
 		c.body = make([]byte, size)
 		_, err := io.ReadFull(r, c.body)
 		return err
@@ -213,7 +215,7 @@ func (c *Call) receive(r *bufio.Reader, kind byte, size int) error {
 	}
 	n := int64(binary.BigEndian.Uint32(head[:]))
 	if n > int64(len(c.into)) || n+4 > int64(size) {
-		return fmt.Errorf("%w: more data than asked for", errMalformed)
+		return fmt.Errorf("%w: more data than asked for", sftpwire.ErrMalformed)
 	}
 	c.n = int(n)
 	if _, err := io.ReadFull(r, c.into[:n]); err != nil {
@@ -224,24 +226,24 @@ func (c *Call) receive(r *bufio.Reader, kind byte, size int) error {
 }
 
 // answer waits, and returns the body of an answer of that kind.
-func (c *Call) answer(kind byte) (*decoder, error) {
+func (c *Call) answer(kind byte) (*sftpwire.Decoder, error) {
 	<-c.done
-	d := &decoder{rest: c.body}
+	d := &sftpwire.Decoder{Rest: c.body}
 	switch {
 	case c.err != nil:
 		return nil, c.err
-	case c.kind == kind && kind != typeStatus:
+	case c.kind == kind && kind != sftpwire.TypeStatus:
 		return d, nil
-	case c.kind != typeStatus:
-		return nil, fmt.Errorf("%w: an answer of type %d", errMalformed, c.kind)
+	case c.kind != sftpwire.TypeStatus:
+		return nil, fmt.Errorf("%w: an answer of type %d", sftpwire.ErrMalformed, c.kind)
 	}
-	code, text := d.uint32(), d.string()
+	code, text := d.Uint32(), d.Text()
 	switch {
-	case d.err != nil && code == 0:
-		return nil, d.err
-	case code == StatusOK && kind == typeStatus:
+	case d.Err != nil && code == 0:
+		return nil, d.Err
+	case code == sftpwire.StatusOK && kind == sftpwire.TypeStatus:
 		return d, nil
-	case code == statusEOF:
+	case code == sftpwire.StatusEOF:
 		return nil, io.EOF
 	}
 	return nil, &StatusError{Code: code, Text: text}
@@ -249,47 +251,47 @@ func (c *Call) answer(kind byte) (*decoder, error) {
 
 // Err is the result of a request that gives nothing else.
 func (c *Call) Err() error {
-	_, err := c.answer(typeStatus)
+	_, err := c.answer(sftpwire.TypeStatus)
 	return err
 }
 
 // Count is how much was read. At the file's end it is 0 and io.EOF.
 func (c *Call) Count() (int, error) {
-	_, err := c.answer(typeData)
+	_, err := c.answer(sftpwire.TypeData)
 	return c.n, err
 }
 
 // Attr is what STAT and its kin tell.
 func (c *Call) Attr() (*Attr, error) {
-	d, err := c.answer(typeAttrs)
+	d, err := c.answer(sftpwire.TypeAttrs)
 	if err != nil {
 		return nil, err
 	}
-	return d.attr(), d.err
+	return attr(d), d.Err
 }
 
 // Name is what READLINK tells.
 func (c *Call) Name() (string, error) {
-	d, err := c.answer(typeName)
+	d, err := c.answer(sftpwire.TypeName)
 	if err != nil {
 		return "", err
 	}
-	if n := d.uint32(); n != 1 {
-		return "", errMalformed
+	if n := d.Uint32(); n != 1 {
+		return "", sftpwire.ErrMalformed
 	}
-	return d.string(), d.err
+	return d.Text(), d.Err
 }
 
 // Opened is what OPEN and OPENDIR give: the file, which the caller closes, and its attributes where the server tells them
 // unasked, else nil.
 func (c *Call) Opened() (*File, *Attr, error) {
-	d, err := c.answer(typeHandle)
+	d, err := c.answer(sftpwire.TypeHandle)
 	if err != nil {
 		return nil, nil, err
 	}
-	f := &File{client: c.client, handle: d.string()}
-	if len(d.rest) == 0 || d.err != nil {
-		return f, nil, d.err
+	f := &File{client: c.client, handle: d.Text()}
+	if len(d.Rest) == 0 || d.Err != nil {
+		return f, nil, d.Err
 	}
-	return f, d.attr(), d.err
+	return f, attr(d), d.Err
 }
