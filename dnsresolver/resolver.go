@@ -199,8 +199,17 @@ func (r *Resolver) told(fromLaptop bool, a answer) []byte {
 	if r.Answered == nil {
 		return a.raw
 	}
+	if addrs := Addresses(a.msg); len(addrs) > 0 {
+		r.Answered(fromLaptop, addrs)
+	}
+	return a.raw
+}
+
+// Addresses returns the addresses (A, AAAA) in an answer, in its order, whatever names they are of; one of IPv4 is never
+// mapped into IPv6.
+func Addresses(answer *dns.Msg) []netip.Addr {
 	var addrs []netip.Addr
-	for _, rr := range a.msg.Answer {
+	for _, rr := range answer.Answer {
 		var ip []byte
 		switch rr := rr.(type) {
 		case *dns.A:
@@ -212,10 +221,7 @@ func (r *Resolver) told(fromLaptop bool, a answer) []byte {
 			addrs = append(addrs, addr.Unmap())
 		}
 	}
-	if len(addrs) > 0 {
-		r.Answered(fromLaptop, addrs)
-	}
-	return a.raw
+	return addrs
 }
 
 func (r *Resolver) logger() *slog.Logger {

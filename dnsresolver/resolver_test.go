@@ -149,6 +149,27 @@ func TestWhoAnswers(t *testing.T) {
 	}
 }
 
+func TestAddresses(t *testing.T) {
+	answer := new(dns.Msg)
+	for _, text := range []string{
+		"db.example.com. 30 IN CNAME a.example.com.", "a.example.com. 30 IN A 198.51.100.1",
+		"a.example.com. 30 IN AAAA 2001:db8::1", "a.example.com. 30 IN AAAA ::ffff:198.51.100.2",
+	} {
+		rr, err := dns.NewRR(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Answer = append(answer.Answer, rr)
+	}
+	want := []netip.Addr{netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("198.51.100.2")}
+	if got := Addresses(answer); !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if got := Addresses(new(dns.Msg)); got != nil {
+		t.Errorf("of nothing: %v", got)
+	}
+}
+
 func TestAnswersToOthersAreNone(t *testing.T) {
 	for _, c := range []struct {
 		name  string

@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"github.com/miekg/dns"
+
+	"github.com/teleswap/teleswap/dnsresolver"
 )
 
 // Also are destinations that go through the pod whatever the rule says of them: prefixes, and names, of which each address that the
@@ -67,16 +69,9 @@ func (a *Also) answered(raw []byte) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, rr := range msg.Answer {
-		var ip []byte
-		switch rr := rr.(type) {
-		case *dns.A:
-			ip = rr.A
-		case *dns.AAAA:
-			ip = rr.AAAA
-		}
-		if addr, ok := netip.AddrFromSlice(ip); ok && len(a.addrs) < maxAnswers {
-			a.addrs[addr.Unmap()] = struct{}{}
+	for _, addr := range dnsresolver.Addresses(&msg) {
+		if len(a.addrs) < maxAnswers {
+			a.addrs[addr] = struct{}{}
 		}
 	}
 }

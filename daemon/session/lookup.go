@@ -11,6 +11,8 @@ import (
 	"sync"
 
 	"github.com/miekg/dns"
+
+	"github.com/teleswap/teleswap/dnsresolver"
 )
 
 // names finds addresses as the C library does in the pod: /etc/hosts first, then the search domains of resolv.conf. It is for
@@ -84,20 +86,7 @@ func (n *names) askFor(ctx context.Context, fqdn string, kind uint16) ([]netip.A
 	if a.Rcode != dns.RcodeSuccess && a.Rcode != dns.RcodeNameError {
 		return nil, fmt.Errorf("the resolver says %s", dns.RcodeToString[a.Rcode])
 	}
-	var addrs []netip.Addr
-	for _, rr := range a.Answer {
-		var ip net.IP
-		switch rr := rr.(type) {
-		case *dns.A:
-			ip = rr.A
-		case *dns.AAAA:
-			ip = rr.AAAA
-		}
-		if addr, ok := netip.AddrFromSlice(ip); ok {
-			addrs = append(addrs, addr.Unmap())
-		}
-	}
-	return addrs, nil
+	return dnsresolver.Addresses(a), nil
 }
 
 // parseHosts reads a hosts file (hosts(5)). Lines that it does not understand say nothing.
