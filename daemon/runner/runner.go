@@ -81,46 +81,65 @@ const turnsKept = 8
 // Start makes the sandbox, waits until the daemon has taken it over, and starts the command. ctx bounds the start only;
 // when it ends earlier nothing is left. The caller must call Wait.
 func Start(ctx context.Context, spec Spec, stdio Stdio) (*Process, error) {
-	pl, err := plumb(stdio)
+	pl, held, err := plumbHeld(stdio)
 	if err != nil {
 		return nil, err
 	}
 	spec.Terminal = pl.terminal != nil
-	held, err := pl.held()
-	if err != nil {
-		pl.abandon()
-		return nil, err
-	}
 	cmd, ctl, err := sandbox.Start(spec, pl.in, pl.out, pl.err, held...)
 	if err != nil {
 		pl.abandon()
 		return nil, err
 	}
-	// Closing the socket is the first process's sign to give up.
-	stop := context.AfterFunc(ctx, func() { _ = ctl.Close() })
+	p := &Process{cmd: cmd, ctl: ctl, plumbing: pl}
+	if spec.Restarts {
+		p.turns = make(chan Turn, turnsKept)
+	}
+	return p.begin(ctx, "start the sandbox", func(err error) error {
+		return fmt.Errorf("start the sandbox: its first process ended: %w", err)
+	})
+}
+
+// plumbHeld is plumb, with doubles of our ends for the sandbox to hold.
+func plumbHeld(stdio Stdio) (*plumbing, []*os.File, error) {
+	pl, err := plumb(stdio)
+	if err != nil {
+		return nil, nil, err
+	}
+	held, err := pl.held()
+	if err != nil {
+		pl.abandon()
+		return nil, nil, err
+	}
+	return pl, held, nil
+}
+
+// begin waits until the command has started, and watches it from then on. doing is what ctx's end cuts short, gone makes
+// the error for where the other end of ctl has ended without a word. When begin fails, nothing is left of cmd, ctl and plumbing.
+func (p *Process) begin(ctx context.Context, doing string, gone func(error) error) (*Process, error) {
+	p.hooked, p.ended = make(chan error, 1), make(chan struct{})
+	// Closing the socket is the sign to give up.
+	stop := context.AfterFunc(ctx, func() { _ = p.ctl.Close() })
 	var r sandbox.Report
-	err = ctl.Receive(&r)
-	stopped := stop()
-	switch {
+	err := p.ctl.Receive(&r)
+	switch stopped := stop(); {
 	case !stopped:
-		err = fmt.Errorf("start the sandbox: %w", ctx.Err())
+		err = fmt.Errorf("%s: %w", doing, ctx.Err())
 	case err != nil:
-		err = fmt.Errorf("start the sandbox: its first process ended: %w", err)
+		err = gone(err)
 	case r.Failed != "":
 		err = errors.New(r.Failed)
 	default:
-		p := &Process{cmd: cmd, ctl: ctl, plumbing: pl, hooked: make(chan error, 1), ended: make(chan struct{})}
 		p.pid.Store(int64(r.Started))
-		if spec.Restarts {
-			p.turns = make(chan Turn, turnsKept)
-		}
-		pl.started(r.Started, p.letGo)
+		p.plumbing.started(r.Started, p.letGo)
 		go p.watch()
 		return p, nil
 	}
-	_ = ctl.Close()
-	_ = cmd.Wait()
-	pl.abandon()
+	_ = p.ctl.Close()
+	if p.cmd != nil {
+		_ = p.cmd.Wait()
+	}
+	p.plumbing.abandon()
 	return nil, err
 }
 
@@ -137,13 +156,8 @@ func Enter(ctx context.Context, door string, e Entry, stdio Stdio) (*Process, er
 	if ownTerminal(stdio) {
 		stdio.Tee = func(bool, []byte) {}
 	}
-	pl, err := plumb(stdio)
+	pl, held, err := plumbHeld(stdio)
 	if err != nil {
-		return nil, err
-	}
-	held, err := pl.held()
-	if err != nil {
-		pl.abandon()
 		return nil, err
 	}
 	e.Terminal = pl.terminal != nil
@@ -152,27 +166,8 @@ func Enter(ctx context.Context, door string, e Entry, stdio Stdio) (*Process, er
 		pl.abandon()
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = ctl.Close() })
-	var r sandbox.Report
-	err = ctl.Receive(&r)
-	stopped := stop()
-	switch {
-	case !stopped:
-		err = fmt.Errorf("enter the sandbox: %w", ctx.Err())
-	case err != nil:
-		err = ErrSandboxEnded
-	case r.Failed != "":
-		err = errors.New(r.Failed)
-	default:
-		p := &Process{ctl: ctl, plumbing: pl, hooked: make(chan error, 1), ended: make(chan struct{})}
-		p.pid.Store(int64(r.Started))
-		pl.started(r.Started, p.letGo)
-		go p.watch()
-		return p, nil
-	}
-	_ = ctl.Close()
-	pl.abandon()
-	return nil, err
+	p := &Process{ctl: ctl, plumbing: pl}
+	return p.begin(ctx, "enter the sandbox", func(error) error { return ErrSandboxEnded })
 }
 
 // letGo has the sandbox's first process close its copies of our ends of the command's pipes.
