@@ -147,6 +147,7 @@ func (p *plumbing) held() ([]*os.File, error) {
 			double, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 			if err == nil {
 				doubles = append(doubles, os.NewFile(uintptr(double), s.Name()))
+				p.given = append(p.given, doubles[len(doubles)-1])
 			}
 			return err
 		})
@@ -154,7 +155,6 @@ func (p *plumbing) held() ([]*os.File, error) {
 			return nil, fmt.Errorf("duplicate the command's output: %w", err)
 		}
 	}
-	p.given = append(p.given, doubles...)
 	return doubles, nil
 }
 
