@@ -345,18 +345,7 @@ func (c *Container) Signal(sig os.Signal) error {
 	if s == unix.SIGTERM {
 		s = stopSignal(c.spec.Run.StopSignal, c.spec.Image.Config.StopSignal)
 	}
-	select {
-	case <-c.ended:
-		return os.ErrProcessDone
-	default:
-	}
-	if err := c.ctl.Send(sandbox.Order{Signal: s}); err != nil {
-		if errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed) {
-			return os.ErrProcessDone
-		}
-		return err
-	}
-	return nil
+	return tell(c.ctl, c.ended, sandbox.Order{Signal: s})
 }
 
 // stopSignal is the first of the names or numbers that is a signal's; SIGTERM if none is.
@@ -381,8 +370,8 @@ func (c *Container) RunHook(h Hook) error {
 	if len(h.Argv) > 0 {
 		return c.execHook(h.Argv)
 	}
-	if err := c.ctl.Send(sandbox.Order{Hook: &h}); err != nil {
-		return os.ErrProcessDone
+	if err := tell(c.ctl, c.ended, sandbox.Order{Hook: &h}); err != nil {
+		return err
 	}
 	select {
 	case err := <-c.hooked:

@@ -250,12 +250,18 @@ func (p *Process) Turns() <-chan Turn { return p.turns }
 // Restart ends a command with Spec.Restarts, if it runs, and starts it again in the same sandbox; Turns tells when. All that it
 // started has grace between SIGTERM and SIGKILL. It returns os.ErrProcessDone when the sandbox has ended.
 func (p *Process) Restart(grace time.Duration) error {
+	return tell(p.ctl, p.ended, sandbox.Order{Restart: &sandbox.Restart{Grace: grace}})
+}
+
+// tell gives the sandbox's first process an order. It returns os.ErrProcessDone when that one has ended: then only does sending
+// fail, by EPIPE, or by net.ErrClosed when we have seen it already.
+func tell(ctl *sandbox.Control, ended <-chan struct{}, o sandbox.Order) error {
 	select {
-	case <-p.ended:
+	case <-ended:
 		return os.ErrProcessDone
 	default:
 	}
-	if err := p.ctl.Send(sandbox.Order{Restart: &sandbox.Restart{Grace: grace}}); err != nil {
+	if ctl.Send(o) != nil {
 		return os.ErrProcessDone
 	}
 	return nil
@@ -291,18 +297,7 @@ func (p *Process) Signal(sig os.Signal) error {
 	if !ok || s <= 0 {
 		return fmt.Errorf("signal the command: %v is no signal of this system", sig)
 	}
-	select {
-	case <-p.ended:
-		return os.ErrProcessDone
-	default:
-	}
-	if err := p.ctl.Send(sandbox.Order{Signal: s}); err != nil {
-		if errors.Is(err, syscall.EPIPE) || errors.Is(err, os.ErrClosed) {
-			return os.ErrProcessDone
-		}
-		return err
-	}
-	return nil
+	return tell(p.ctl, p.ended, sandbox.Order{Signal: s})
 }
 
 // RunHook runs a hook in the sandbox and returns how it ended: a command that ended with another status than 0, or a request
@@ -310,8 +305,8 @@ func (p *Process) Signal(sig os.Signal) error {
 func (p *Process) RunHook(h Hook) error {
 	p.hooks.Lock()
 	defer p.hooks.Unlock()
-	if err := p.ctl.Send(sandbox.Order{Hook: &h}); err != nil {
-		return os.ErrProcessDone
+	if err := tell(p.ctl, p.ended, sandbox.Order{Hook: &h}); err != nil {
+		return err
 	}
 	select {
 	case err := <-p.hooked:
