@@ -45,6 +45,16 @@ type nowhere struct{}
 // Listening implements listens.
 func (nowhere) Listening() ([]procnet.Socket, error) { return nil, nil }
 
+// DialTCP implements served.
+func (nowhere) DialTCP(context.Context, netip.AddrPort, netip.AddrPort) (net.Conn, error) {
+	return nil, syscall.ECONNREFUSED
+}
+
+// DialUDP implements served.
+func (nowhere) DialUDP(context.Context, netip.AddrPort, netip.AddrPort) (net.Conn, error) {
+	return nil, syscall.ECONNREFUSED
+}
+
 // either is where something listens at one of two places.
 type either struct {
 	box, laptop listens
@@ -71,7 +81,7 @@ func (h *held) DialTCP(ctx context.Context, client, local netip.AddrPort) (net.C
 	var tick *time.Ticker
 	var over <-chan time.Time
 	for {
-		c, err := h.place("tcp", local.Port()).DialTCP(ctx, client, local)
+		c, err := h.dialTCP(ctx, client, local)
 		if err == nil {
 			h.mu.Lock()
 			h.seen[local.Port()] = true
@@ -98,9 +108,25 @@ func (h *held) DialTCP(ctx context.Context, client, local netip.AddrPort) (net.C
 	}
 }
 
-// DialUDP implements served.
+// dialTCP connects to what listens in the sandbox, or else on the laptop. That nothing listens in the sandbox its own refusal
+// says, after three attempts to connect within its kernel, 0.2 ms together; to read its tables takes 40 times as long.
+func (h *held) dialTCP(ctx context.Context, client, local netip.AddrPort) (net.Conn, error) {
+	c, err := h.box.DialTCP(ctx, client, local)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return h.laptop.DialTCP(ctx, client, local)
+	}
+	return c, err
+}
+
+// DialUDP implements served. Datagrams are not refused before they are sent, so it is looked up where they are received.
 func (h *held) DialUDP(ctx context.Context, client, local netip.AddrPort) (net.Conn, error) {
-	return h.place("udp", local.Port()).DialUDP(ctx, client, local)
+	socks, err := h.box.Listening()
+	if err == nil && slices.ContainsFunc(socks, func(s procnet.Socket) bool {
+		return s.Addr.Port() == local.Port() && strings.HasPrefix(s.Network, "udp")
+	}) {
+		return h.box.DialUDP(ctx, client, local)
+	}
+	return h.laptop.DialUDP(ctx, client, local)
 }
 
 // served says whether something has ever listened on the port.
@@ -108,15 +134,4 @@ func (h *held) served(port uint16) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.seen[port]
-}
-
-// place is the sandbox if something listens there on the port, and the laptop otherwise.
-func (h *held) place(network string, port uint16) served {
-	socks, err := h.box.Listening()
-	if err == nil && slices.ContainsFunc(socks, func(s procnet.Socket) bool {
-		return s.Addr.Port() == port && strings.HasPrefix(s.Network, network)
-	}) {
-		return h.box
-	}
-	return h.laptop
 }

@@ -20,7 +20,8 @@ type placeHere struct {
 
 	mu    sync.Mutex
 	ports []uint16
-	calls int
+	fails error // of each connection; nil: as ports say
+	reads int   // of the table
 }
 
 func (p *placeHere) listen(ports ...uint16) {
@@ -32,6 +33,7 @@ func (p *placeHere) listen(ports ...uint16) {
 func (p *placeHere) Listening() ([]procnet.Socket, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.reads++
 	var all []procnet.Socket
 	for _, port := range p.ports {
 		all = append(all, procnet.Socket{Network: "tcp4", Addr: netip.AddrPortFrom(netip.IPv4Unspecified(), port)})
@@ -48,7 +50,9 @@ type called struct {
 func (p *placeHere) DialTCP(_ context.Context, _, local netip.AddrPort) (net.Conn, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.calls++
+	if p.fails != nil {
+		return nil, p.fails
+	}
 	for _, port := range p.ports {
 		if port == local.Port() {
 			return called{name: p.name}, nil
@@ -96,6 +100,36 @@ func TestHeldServesByEitherPlace(t *testing.T) {
 	}
 	if c, err := h.DialUDP(t.Context(), someClient, at); err == nil || c != nil {
 		t.Errorf("datagrams went to the sandbox, where only TCP is listened for: %v", c)
+	}
+}
+
+// TestHeldAsksByConnecting: the sandbox's sockets are not read for each connection, and only what is refused there goes to the
+// laptop.
+func TestHeldAsksByConnecting(t *testing.T) {
+	box, laptop := &placeHere{name: "box"}, &placeHere{name: "laptop"}
+	h := newHeld(box, laptop)
+	at := netip.AddrPortFrom(podAddr, 8080)
+	box.listen(8080)
+	laptop.listen(8080, 9090)
+	for port, want := range map[uint16]string{8080: "box", 9090: "laptop"} {
+		c, err := h.DialTCP(t.Context(), someClient, netip.AddrPortFrom(podAddr, port))
+		if err != nil || c.(called).name != want {
+			t.Errorf("port %d: got %v, %v, want the %s", port, c, err, want)
+		}
+	}
+	if box.reads != 0 {
+		t.Errorf("the sandbox's sockets were read %d times", box.reads)
+	}
+	box.fails = &net.OpError{Op: "dial", Net: "tcp", Err: syscall.EADDRINUSE}
+	if c, err := h.DialTCP(t.Context(), someClient, at); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("what the sandbox cannot take now: got %v, %v", c, err)
+	}
+	box.fails = &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+	if c, err := h.DialTCP(t.Context(), someClient, at); err != nil || c.(called).name != "laptop" {
+		t.Errorf("what the sandbox's kernel refuses: got %v, %v", c, err)
+	}
+	if c, err := newHeld(nowhere{}, laptop).DialTCP(t.Context(), someClient, at); err != nil || c.(called).name != "laptop" {
+		t.Errorf("without a sandbox: got %v, %v", c, err)
 	}
 }
 

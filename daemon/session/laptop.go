@@ -19,7 +19,7 @@ const loopbackPatience = 5 * time.Second
 
 // loopbacks are the addresses at which what listens on the laptop is looked for, in this order. What listens on all
 // addresses does on these.
-var loopbacks = []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()}
+var loopbacks = []netip.Addr{loopback4, netip.IPv6Loopback()}
 
 // laptop serves by what listens on the laptop itself, on 127.0.0.1 or else [::1]. The client's address cannot be shown: the
 // process sees that of the loopback.

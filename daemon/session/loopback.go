@@ -15,6 +15,9 @@ import (
 	"github.com/teleswap/teleswap/proxy/tunnel"
 )
 
+// loopback4 is where a pod's containers meet, and a laptop's programs.
+var loopback4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+
 // socketMaker makes sockets in the sandbox; a Box is one.
 type socketMaker interface {
 	Dial(network string, addr netip.AddrPort) (*os.File, error)
@@ -138,9 +141,6 @@ func (n *neighbours) withWanted(udp bool, listening []netip.AddrPort) []netip.Ad
 	}
 	return all
 }
-
-// loopback4 is where a pod's containers meet.
-var loopback4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 
 // places are where sockets are to be made for what listens at addrs.
 func places(network string, addrs []netip.AddrPort) []place {

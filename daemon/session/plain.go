@@ -43,7 +43,7 @@ func (s *Session) startPlain(ctx context.Context, sw *swap) (string, error) {
 	var at served = own
 	sw.listens = own
 	if s.req.Hold { // the process is nobody's child here
-		at, sw.listens = newHeld(here, here), nowhere{}
+		at, sw.listens = newHeld(nowhere{}, here), nowhere{}
 	}
 	if err := s.layFiles(ctx, sw); err != nil {
 		return "", err
@@ -139,7 +139,7 @@ func portOf(so procnet.Socket) port {
 // onAll says whether a socket is where a process on this machine would listen and we look for it: on a loopback address or
 // on all.
 func onAll(so procnet.Socket) bool {
-	return so.Addr.Addr().IsUnspecified() || so.Addr.Addr() == loopbacks[0] || so.Addr.Addr() == loopbacks[1]
+	return so.Addr.Addr().IsUnspecified() || slices.Contains(loopbacks, so.Addr.Addr())
 }
 
 // holder is the process that has a socket, for people; empty where it cannot be seen.
