@@ -37,15 +37,24 @@ func (k *kubeFlags) saidNamespace() string {
 
 // connection is what the daemon needs to reach the cluster: JSON of kube.Connection.
 func (k *kubeFlags) connection() ([]byte, error) {
-	cwd, err := os.Getwd()
+	conn, err := k.plainConnection()
 	if err != nil {
-		return nil, fmt.Errorf("find the working directory: %w", err)
+		return nil, err
 	}
-	data, err := json.Marshal(kube.FromFlags(k.flags, os.Environ(), cwd))
+	data, err := json.Marshal(conn)
 	if err != nil {
 		return nil, fmt.Errorf("encode the connection to the cluster: %w", err)
 	}
 	return data, nil
+}
+
+// plainConnection is connection, for who asks the cluster himself.
+func (k *kubeFlags) plainConnection() (kube.Connection, error) {
+	cwd, err := os.Getwd()
+	if err != nil {
+		return kube.Connection{}, fmt.Errorf("find the working directory: %w", err)
+	}
+	return kube.FromFlags(k.flags, os.Environ(), cwd), nil
 }
 
 // complete offers the kubeconfig's names, and more namespaces.

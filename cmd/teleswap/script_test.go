@@ -14,6 +14,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/teleswap/teleswap/daemon/api"
+	"github.com/teleswap/teleswap/daemon/runner"
 )
 
 // TestMain lets the test binary stand for teleswap, in scripts and as the daemon that
@@ -21,6 +22,9 @@ import (
 func TestMain(m *testing.M) {
 	if os.Getenv(fakeSwaps) != "" {
 		os.Exit(fakeSwap(os.Args[1:]))
+	}
+	if len(os.Args) > 1 && os.Args[1] == runner.MapArg {
+		os.Exit(runner.MapMain()) // of doctor, which tries namespaces
 	}
 	if len(os.Args) > 1 && (os.Args[1] == "daemon" || os.Args[1] == "swap") {
 		os.Exit(Main()) // started by a script's teleswap, under this file's name

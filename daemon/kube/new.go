@@ -152,11 +152,7 @@ func (c *Cluster) checkNew(ctx context.Context, service bool) error {
 	if !service {
 		return nil
 	}
-	asked := []Permission{
-		{"get", "", "services", "see that the name is free"},
-		{"create", "", "services", "make the Service"},
-		{"delete", "", "services", "take the Service away"},
-	}
+	asked := forService()
 	allowed, err := c.review(ctx, asked)
 	if err != nil {
 		return err
@@ -168,6 +164,15 @@ func (c *Cluster) checkNew(ctx context.Context, service bool) error {
 		}
 	}
 	return c.missingError(ctx, missing)
+}
+
+// forService is what a Service beside a new Deployment needs.
+func forService() []Permission {
+	return []Permission{
+		{"get", "", "services", "see that the name is free"},
+		{"create", "", "services", "make the Service"},
+		{"delete", "", "services", "take the Service away"},
+	}
 }
 
 // CreateNew makes the Deployment that t.Resolve found to be free, which is the agent and bears the mark, and then what

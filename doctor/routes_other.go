@@ -1,0 +1,5 @@
+//go:build !linux
+
+package doctor
+
+func machineRoutes() ([]Route, error) { return nil, errNoRoutes }
