@@ -32,6 +32,8 @@ func eventOf(id, handoff string, e session.Event) *api.Event {
 		out.Event = &api.Event_Active{Active: &api.Active{Target: e.Target, Pid: int64(e.PID), Transport: e.Transport, Published: publishedOf(e.Published)}}
 	case session.RestoreBegun:
 		out.Event = &api.Event_Restoring{Restoring: &api.Restoring{Reason: e.Reason}}
+	case session.MayRestart:
+		out.Event = &api.Event_MayRestart{MayRestart: &api.MayRestart{}}
 	case session.StopChild:
 		out.Event = &api.Event_StopChild{StopChild: &api.StopChild{Reason: e.Reason, GraceMilliseconds: e.Grace.Milliseconds()}}
 	case session.Outcome:

@@ -132,10 +132,16 @@ func (s *service) Swap(stream grpc.BidiStreamingServer[api.SwapUp, api.Event]) e
 		defer close(sent)
 		s.forward(stream.Context(), sess, events, false, stream.Send)
 	}()
+	var restarting sync.WaitGroup // ends with the stream
+	defer restarting.Wait()
 	for {
 		up, err := stream.Recv()
 		if err != nil {
 			break
+		}
+		if up.GetChildRestarting() != nil { // takes its time
+			restarting.Go(func() { sess.ChildRestarting(stream.Context()) })
+			continue
 		}
 		hear(sess, up)
 	}
@@ -153,8 +159,6 @@ func hear(sess *session.Session, up *api.SwapUp) {
 	switch m := up.GetMessage().(type) {
 	case *api.SwapUp_ChildStarted:
 		sess.ChildStarted(int(m.ChildStarted.GetPid()))
-	case *api.SwapUp_ChildRestarting:
-		sess.ChildRestarting()
 	case *api.SwapUp_ChildExited:
 		exit := m.ChildExited
 		var err error

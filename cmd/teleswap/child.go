@@ -50,6 +50,7 @@ type child struct {
 	process     process            // not nil while it runs
 	keys        <-chan os.Signal   // what is typed at a terminal of its own
 	turns       <-chan runner.Turn // nil: it cannot be started again
+	asked       bool               // the daemon was asked whether it may be restarted
 	turning     bool               // a turn is due
 	paused      bool               // it has ended, and waits to be started again
 	changed     []string           // files that changed while a turn is due

@@ -64,7 +64,7 @@ func joinWatch(args []string) []string {
 func (s *swapping) sourcesChanged(names []string) {
 	c := &s.child
 	switch {
-	case s.ending():
+	case s.ending(), c.asked: // the command that starts next will have them
 	case c.starting(), c.turning:
 		c.changed = append(c.changed, names...)
 	case c.running() && c.turns != nil:
@@ -77,10 +77,20 @@ func (s *swapping) ending() bool {
 	return s.begun != nil || s.done != nil || s.broken != nil || s.child.rung != rungNone
 }
 
+// restart begins to restart the command: the daemon sees to it first that nobody calls it any more.
 func (s *swapping) restart(names []string) {
 	s.ui.line("· %s: restarting the command", changedText(names))
-	s.child.turning, s.child.changed = true, nil
+	s.child.asked, s.child.changed = true, nil
 	s.send(&api.SwapUp{Message: &api.SwapUp_ChildRestarting{ChildRestarting: &api.ChildRestarting{}}})
+}
+
+// restartNow restarts the command, unless it is to end meanwhile.
+func (s *swapping) restartNow() {
+	s.child.asked = false
+	if s.ending() || !s.child.running() {
+		return
+	}
+	s.child.turning = true
 	if err := s.child.process.(restarter).Restart(killAfterTerm); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		s.ui.line("! the command could not be restarted: %v", err)
 	}

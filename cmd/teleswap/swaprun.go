@@ -200,6 +200,8 @@ func (s *swapping) event(ctx context.Context, e *api.Event) {
 		for _, line := range s.wishes.attach {
 			s.ui.line("%s", line)
 		}
+	case *api.Event_MayRestart:
+		s.restartNow()
 	case *api.Event_StopChild:
 		s.stopChild(m.StopChild)
 	case *api.Event_Done:

@@ -741,8 +741,8 @@ func (x *ChildExited) GetError() string {
 	return ""
 }
 
-// ChildRestarting tells that the user's command is being ended to be started again in its sandbox; a ChildStarted follows, and
-// no ChildExited. Only in a session with SwapRequest.watch.
+// ChildRestarting tells that the user's command is to be started again in its sandbox: MayRestart answers it, then the command is
+// ended, and a ChildStarted follows, but no ChildExited. Only in a session with SwapRequest.watch.
 type ChildRestarting struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -838,6 +838,7 @@ type Event struct {
 	//	*Event_Restoring
 	//	*Event_StopChild
 	//	*Event_Done
+	//	*Event_MayRestart
 	Event         isEvent_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -950,6 +951,15 @@ func (x *Event) GetDone() *Done {
 	return nil
 }
 
+func (x *Event) GetMayRestart() *MayRestart {
+	if x != nil {
+		if x, ok := x.Event.(*Event_MayRestart); ok {
+			return x.MayRestart
+		}
+	}
+	return nil
+}
+
 type isEvent_Event interface {
 	isEvent_Event()
 }
@@ -982,6 +992,10 @@ type Event_Done struct {
 	Done *Done `protobuf:"bytes,8,opt,name=done,proto3,oneof"`
 }
 
+type Event_MayRestart struct {
+	MayRestart *MayRestart `protobuf:"bytes,9,opt,name=may_restart,json=mayRestart,proto3,oneof"`
+}
+
 func (*Event_Step) isEvent_Event() {}
 
 func (*Event_Message) isEvent_Event() {}
@@ -995,6 +1009,8 @@ func (*Event_Restoring) isEvent_Event() {}
 func (*Event_StopChild) isEvent_Event() {}
 
 func (*Event_Done) isEvent_Event() {}
+
+func (*Event_MayRestart) isEvent_Event() {}
 
 // Step is the progress of one named step.
 type Step struct {
@@ -1678,6 +1694,44 @@ func (x *Restoring) GetReason() string {
 	return ""
 }
 
+// MayRestart tells the command that its child, of which it has said ChildRestarting, may be ended: it has answered what it was
+// asked, or takes too long to, and what arrives from now on waits for the next one.
+type MayRestart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MayRestart) Reset() {
+	*x = MayRestart{}
+	mi := &file_daemon_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MayRestart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MayRestart) ProtoMessage() {}
+
+func (x *MayRestart) ProtoReflect() protoreflect.Message {
+	mi := &file_daemon_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MayRestart.ProtoReflect.Descriptor instead.
+func (*MayRestart) Descriptor() ([]byte, []int) {
+	return file_daemon_proto_rawDescGZIP(), []int{20}
+}
+
 // StopChild asks the command to end its child now: the cluster no longer needs it.
 type StopChild struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -1690,7 +1744,7 @@ type StopChild struct {
 
 func (x *StopChild) Reset() {
 	*x = StopChild{}
-	mi := &file_daemon_proto_msgTypes[20]
+	mi := &file_daemon_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1702,7 +1756,7 @@ func (x *StopChild) String() string {
 func (*StopChild) ProtoMessage() {}
 
 func (x *StopChild) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[20]
+	mi := &file_daemon_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1715,7 +1769,7 @@ func (x *StopChild) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopChild.ProtoReflect.Descriptor instead.
 func (*StopChild) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{20}
+	return file_daemon_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StopChild) GetReason() string {
@@ -1756,7 +1810,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_daemon_proto_msgTypes[21]
+	mi := &file_daemon_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1768,7 +1822,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[21]
+	mi := &file_daemon_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1781,7 +1835,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{21}
+	return file_daemon_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Done) GetError() string {
@@ -1848,7 +1902,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_daemon_proto_msgTypes[22]
+	mi := &file_daemon_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1860,7 +1914,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[22]
+	mi := &file_daemon_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1873,7 +1927,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{22}
+	return file_daemon_proto_rawDescGZIP(), []int{23}
 }
 
 type StatusReply struct {
@@ -1888,7 +1942,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_daemon_proto_msgTypes[23]
+	mi := &file_daemon_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1900,7 +1954,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[23]
+	mi := &file_daemon_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1913,7 +1967,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{23}
+	return file_daemon_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *StatusReply) GetPid() int64 {
@@ -1970,7 +2024,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_daemon_proto_msgTypes[24]
+	mi := &file_daemon_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1982,7 +2036,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[24]
+	mi := &file_daemon_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1995,7 +2049,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{24}
+	return file_daemon_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Session) GetId() string {
@@ -2112,7 +2166,7 @@ type TargetsRequest struct {
 
 func (x *TargetsRequest) Reset() {
 	*x = TargetsRequest{}
-	mi := &file_daemon_proto_msgTypes[25]
+	mi := &file_daemon_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2124,7 +2178,7 @@ func (x *TargetsRequest) String() string {
 func (*TargetsRequest) ProtoMessage() {}
 
 func (x *TargetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[25]
+	mi := &file_daemon_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2137,7 +2191,7 @@ func (x *TargetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsRequest.ProtoReflect.Descriptor instead.
 func (*TargetsRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{25}
+	return file_daemon_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *TargetsRequest) GetConnection() []byte {
@@ -2157,7 +2211,7 @@ type TargetsReply struct {
 
 func (x *TargetsReply) Reset() {
 	*x = TargetsReply{}
-	mi := &file_daemon_proto_msgTypes[26]
+	mi := &file_daemon_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2169,7 +2223,7 @@ func (x *TargetsReply) String() string {
 func (*TargetsReply) ProtoMessage() {}
 
 func (x *TargetsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[26]
+	mi := &file_daemon_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2182,7 +2236,7 @@ func (x *TargetsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsReply.ProtoReflect.Descriptor instead.
 func (*TargetsReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{26}
+	return file_daemon_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TargetsReply) GetNamespace() string {
@@ -2214,7 +2268,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_daemon_proto_msgTypes[27]
+	mi := &file_daemon_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2226,7 +2280,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[27]
+	mi := &file_daemon_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2239,7 +2293,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{27}
+	return file_daemon_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Target) GetName() string {
@@ -2296,7 +2350,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_daemon_proto_msgTypes[28]
+	mi := &file_daemon_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2308,7 +2362,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[28]
+	mi := &file_daemon_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2321,7 +2375,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{28}
+	return file_daemon_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Mark) GetSession() string {
@@ -2361,7 +2415,7 @@ type NamespacesRequest struct {
 
 func (x *NamespacesRequest) Reset() {
 	*x = NamespacesRequest{}
-	mi := &file_daemon_proto_msgTypes[29]
+	mi := &file_daemon_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2373,7 +2427,7 @@ func (x *NamespacesRequest) String() string {
 func (*NamespacesRequest) ProtoMessage() {}
 
 func (x *NamespacesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[29]
+	mi := &file_daemon_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2386,7 +2440,7 @@ func (x *NamespacesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamespacesRequest.ProtoReflect.Descriptor instead.
 func (*NamespacesRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{29}
+	return file_daemon_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *NamespacesRequest) GetConnection() []byte {
@@ -2405,7 +2459,7 @@ type NamespacesReply struct {
 
 func (x *NamespacesReply) Reset() {
 	*x = NamespacesReply{}
-	mi := &file_daemon_proto_msgTypes[30]
+	mi := &file_daemon_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2417,7 +2471,7 @@ func (x *NamespacesReply) String() string {
 func (*NamespacesReply) ProtoMessage() {}
 
 func (x *NamespacesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[30]
+	mi := &file_daemon_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2430,7 +2484,7 @@ func (x *NamespacesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamespacesReply.ProtoReflect.Descriptor instead.
 func (*NamespacesReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{30}
+	return file_daemon_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *NamespacesReply) GetNames() []string {
@@ -2451,7 +2505,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_daemon_proto_msgTypes[31]
+	mi := &file_daemon_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2463,7 +2517,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[31]
+	mi := &file_daemon_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2476,7 +2530,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{31}
+	return file_daemon_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *LeaveRequest) GetSelector() string {
@@ -2507,7 +2561,7 @@ type RestoreRequest struct {
 
 func (x *RestoreRequest) Reset() {
 	*x = RestoreRequest{}
-	mi := &file_daemon_proto_msgTypes[32]
+	mi := &file_daemon_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2519,7 +2573,7 @@ func (x *RestoreRequest) String() string {
 func (*RestoreRequest) ProtoMessage() {}
 
 func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[32]
+	mi := &file_daemon_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2532,7 +2586,7 @@ func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
 func (*RestoreRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{32}
+	return file_daemon_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RestoreRequest) GetConnection() []byte {
@@ -2571,7 +2625,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_daemon_proto_msgTypes[33]
+	mi := &file_daemon_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2583,7 +2637,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[33]
+	mi := &file_daemon_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2596,7 +2650,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{33}
+	return file_daemon_proto_rawDescGZIP(), []int{34}
 }
 
 type VersionReply struct {
@@ -2611,7 +2665,7 @@ type VersionReply struct {
 
 func (x *VersionReply) Reset() {
 	*x = VersionReply{}
-	mi := &file_daemon_proto_msgTypes[34]
+	mi := &file_daemon_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2623,7 +2677,7 @@ func (x *VersionReply) String() string {
 func (*VersionReply) ProtoMessage() {}
 
 func (x *VersionReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[34]
+	mi := &file_daemon_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2636,7 +2690,7 @@ func (x *VersionReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionReply.ProtoReflect.Descriptor instead.
 func (*VersionReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{34}
+	return file_daemon_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *VersionReply) GetVersion() string {
@@ -2677,7 +2731,7 @@ type QuitRequest struct {
 
 func (x *QuitRequest) Reset() {
 	*x = QuitRequest{}
-	mi := &file_daemon_proto_msgTypes[35]
+	mi := &file_daemon_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2689,7 +2743,7 @@ func (x *QuitRequest) String() string {
 func (*QuitRequest) ProtoMessage() {}
 
 func (x *QuitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[35]
+	mi := &file_daemon_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2702,7 +2756,7 @@ func (x *QuitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuitRequest.ProtoReflect.Descriptor instead.
 func (*QuitRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{35}
+	return file_daemon_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *QuitRequest) GetIfIdle() bool {
@@ -2776,7 +2830,7 @@ const file_daemon_proto_rawDesc = "" +
 	"\x05error\x18\x03 \x01(\tR\x05error\"\x11\n" +
 	"\x0fChildRestarting\"\x1d\n" +
 	"\x03End\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xb1\x03\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xf4\x03\n" +
 	"\x05Event\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12.\n" +
 	"\x04step\x18\x02 \x01(\v2\x18.teleswap.daemon.v1.StepH\x00R\x04step\x127\n" +
@@ -2786,7 +2840,9 @@ const file_daemon_proto_rawDesc = "" +
 	"\trestoring\x18\x06 \x01(\v2\x1d.teleswap.daemon.v1.RestoringH\x00R\trestoring\x12>\n" +
 	"\n" +
 	"stop_child\x18\a \x01(\v2\x1d.teleswap.daemon.v1.StopChildH\x00R\tstopChild\x12.\n" +
-	"\x04done\x18\b \x01(\v2\x18.teleswap.daemon.v1.DoneH\x00R\x04doneB\a\n" +
+	"\x04done\x18\b \x01(\v2\x18.teleswap.daemon.v1.DoneH\x00R\x04done\x12A\n" +
+	"\vmay_restart\x18\t \x01(\v2\x1e.teleswap.daemon.v1.MayRestartH\x00R\n" +
+	"mayRestartB\a\n" +
 	"\x05event\"\xe3\x01\n" +
 	"\x04Step\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x124\n" +
@@ -2845,7 +2901,9 @@ const file_daemon_proto_rawDesc = "" +
 	"\ttransport\x18\x03 \x01(\tR\ttransport\x129\n" +
 	"\tpublished\x18\x1e \x03(\v2\x1b.teleswap.daemon.v1.PublishR\tpublished\"#\n" +
 	"\tRestoring\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\"R\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"\f\n" +
+	"\n" +
+	"MayRestart\"R\n" +
 	"\tStopChild\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12-\n" +
 	"\x12grace_milliseconds\x18\x02 \x01(\x03R\x11graceMilliseconds\"\xd2\x01\n" +
@@ -2951,7 +3009,7 @@ func file_daemon_proto_rawDescGZIP() []byte {
 }
 
 var file_daemon_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_daemon_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_daemon_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_daemon_proto_goTypes = []any{
 	(Step_State)(0),               // 0: teleswap.daemon.v1.Step.State
 	(*SwapUp)(nil),                // 1: teleswap.daemon.v1.SwapUp
@@ -2974,23 +3032,24 @@ var file_daemon_proto_goTypes = []any{
 	(*HTTPGet)(nil),               // 18: teleswap.daemon.v1.HTTPGet
 	(*Active)(nil),                // 19: teleswap.daemon.v1.Active
 	(*Restoring)(nil),             // 20: teleswap.daemon.v1.Restoring
-	(*StopChild)(nil),             // 21: teleswap.daemon.v1.StopChild
-	(*Done)(nil),                  // 22: teleswap.daemon.v1.Done
-	(*StatusRequest)(nil),         // 23: teleswap.daemon.v1.StatusRequest
-	(*StatusReply)(nil),           // 24: teleswap.daemon.v1.StatusReply
-	(*Session)(nil),               // 25: teleswap.daemon.v1.Session
-	(*TargetsRequest)(nil),        // 26: teleswap.daemon.v1.TargetsRequest
-	(*TargetsReply)(nil),          // 27: teleswap.daemon.v1.TargetsReply
-	(*Target)(nil),                // 28: teleswap.daemon.v1.Target
-	(*Mark)(nil),                  // 29: teleswap.daemon.v1.Mark
-	(*NamespacesRequest)(nil),     // 30: teleswap.daemon.v1.NamespacesRequest
-	(*NamespacesReply)(nil),       // 31: teleswap.daemon.v1.NamespacesReply
-	(*LeaveRequest)(nil),          // 32: teleswap.daemon.v1.LeaveRequest
-	(*RestoreRequest)(nil),        // 33: teleswap.daemon.v1.RestoreRequest
-	(*VersionRequest)(nil),        // 34: teleswap.daemon.v1.VersionRequest
-	(*VersionReply)(nil),          // 35: teleswap.daemon.v1.VersionReply
-	(*QuitRequest)(nil),           // 36: teleswap.daemon.v1.QuitRequest
-	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
+	(*MayRestart)(nil),            // 21: teleswap.daemon.v1.MayRestart
+	(*StopChild)(nil),             // 22: teleswap.daemon.v1.StopChild
+	(*Done)(nil),                  // 23: teleswap.daemon.v1.Done
+	(*StatusRequest)(nil),         // 24: teleswap.daemon.v1.StatusRequest
+	(*StatusReply)(nil),           // 25: teleswap.daemon.v1.StatusReply
+	(*Session)(nil),               // 26: teleswap.daemon.v1.Session
+	(*TargetsRequest)(nil),        // 27: teleswap.daemon.v1.TargetsRequest
+	(*TargetsReply)(nil),          // 28: teleswap.daemon.v1.TargetsReply
+	(*Target)(nil),                // 29: teleswap.daemon.v1.Target
+	(*Mark)(nil),                  // 30: teleswap.daemon.v1.Mark
+	(*NamespacesRequest)(nil),     // 31: teleswap.daemon.v1.NamespacesRequest
+	(*NamespacesReply)(nil),       // 32: teleswap.daemon.v1.NamespacesReply
+	(*LeaveRequest)(nil),          // 33: teleswap.daemon.v1.LeaveRequest
+	(*RestoreRequest)(nil),        // 34: teleswap.daemon.v1.RestoreRequest
+	(*VersionRequest)(nil),        // 35: teleswap.daemon.v1.VersionRequest
+	(*VersionReply)(nil),          // 36: teleswap.daemon.v1.VersionReply
+	(*QuitRequest)(nil),           // 37: teleswap.daemon.v1.QuitRequest
+	(*timestamppb.Timestamp)(nil), // 38: google.protobuf.Timestamp
 }
 var file_daemon_proto_depIdxs = []int32{
 	2,  // 0: teleswap.daemon.v1.SwapUp.request:type_name -> teleswap.daemon.v1.SwapRequest
@@ -3007,46 +3066,47 @@ var file_daemon_proto_depIdxs = []int32{
 	13, // 11: teleswap.daemon.v1.Event.prepare:type_name -> teleswap.daemon.v1.Prepare
 	19, // 12: teleswap.daemon.v1.Event.active:type_name -> teleswap.daemon.v1.Active
 	20, // 13: teleswap.daemon.v1.Event.restoring:type_name -> teleswap.daemon.v1.Restoring
-	21, // 14: teleswap.daemon.v1.Event.stop_child:type_name -> teleswap.daemon.v1.StopChild
-	22, // 15: teleswap.daemon.v1.Event.done:type_name -> teleswap.daemon.v1.Done
-	0,  // 16: teleswap.daemon.v1.Step.state:type_name -> teleswap.daemon.v1.Step.State
-	14, // 17: teleswap.daemon.v1.Prepare.mounts:type_name -> teleswap.daemon.v1.Mount
-	17, // 18: teleswap.daemon.v1.Prepare.post_start:type_name -> teleswap.daemon.v1.Hook
-	17, // 19: teleswap.daemon.v1.Prepare.pre_stop:type_name -> teleswap.daemon.v1.Hook
-	18, // 20: teleswap.daemon.v1.Hook.http_get:type_name -> teleswap.daemon.v1.HTTPGet
-	4,  // 21: teleswap.daemon.v1.Active.published:type_name -> teleswap.daemon.v1.Publish
-	25, // 22: teleswap.daemon.v1.StatusReply.sessions:type_name -> teleswap.daemon.v1.Session
-	37, // 23: teleswap.daemon.v1.StatusReply.since:type_name -> google.protobuf.Timestamp
-	37, // 24: teleswap.daemon.v1.Session.since:type_name -> google.protobuf.Timestamp
-	11, // 25: teleswap.daemon.v1.Session.steps:type_name -> teleswap.daemon.v1.Step
-	3,  // 26: teleswap.daemon.v1.Session.ports:type_name -> teleswap.daemon.v1.PortMap
-	4,  // 27: teleswap.daemon.v1.Session.published:type_name -> teleswap.daemon.v1.Publish
-	28, // 28: teleswap.daemon.v1.TargetsReply.targets:type_name -> teleswap.daemon.v1.Target
-	29, // 29: teleswap.daemon.v1.Target.mark:type_name -> teleswap.daemon.v1.Mark
-	37, // 30: teleswap.daemon.v1.Mark.since:type_name -> google.protobuf.Timestamp
-	1,  // 31: teleswap.daemon.v1.Daemon.Swap:input_type -> teleswap.daemon.v1.SwapUp
-	15, // 32: teleswap.daemon.v1.Daemon.Logs:input_type -> teleswap.daemon.v1.LogChunk
-	23, // 33: teleswap.daemon.v1.Daemon.Status:input_type -> teleswap.daemon.v1.StatusRequest
-	26, // 34: teleswap.daemon.v1.Daemon.Targets:input_type -> teleswap.daemon.v1.TargetsRequest
-	30, // 35: teleswap.daemon.v1.Daemon.Namespaces:input_type -> teleswap.daemon.v1.NamespacesRequest
-	32, // 36: teleswap.daemon.v1.Daemon.Leave:input_type -> teleswap.daemon.v1.LeaveRequest
-	33, // 37: teleswap.daemon.v1.Daemon.Restore:input_type -> teleswap.daemon.v1.RestoreRequest
-	34, // 38: teleswap.daemon.v1.Daemon.Version:input_type -> teleswap.daemon.v1.VersionRequest
-	36, // 39: teleswap.daemon.v1.Daemon.Quit:input_type -> teleswap.daemon.v1.QuitRequest
-	10, // 40: teleswap.daemon.v1.Daemon.Swap:output_type -> teleswap.daemon.v1.Event
-	16, // 41: teleswap.daemon.v1.Daemon.Logs:output_type -> teleswap.daemon.v1.LogsReply
-	24, // 42: teleswap.daemon.v1.Daemon.Status:output_type -> teleswap.daemon.v1.StatusReply
-	27, // 43: teleswap.daemon.v1.Daemon.Targets:output_type -> teleswap.daemon.v1.TargetsReply
-	31, // 44: teleswap.daemon.v1.Daemon.Namespaces:output_type -> teleswap.daemon.v1.NamespacesReply
-	10, // 45: teleswap.daemon.v1.Daemon.Leave:output_type -> teleswap.daemon.v1.Event
-	10, // 46: teleswap.daemon.v1.Daemon.Restore:output_type -> teleswap.daemon.v1.Event
-	35, // 47: teleswap.daemon.v1.Daemon.Version:output_type -> teleswap.daemon.v1.VersionReply
-	10, // 48: teleswap.daemon.v1.Daemon.Quit:output_type -> teleswap.daemon.v1.Event
-	40, // [40:49] is the sub-list for method output_type
-	31, // [31:40] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	22, // 14: teleswap.daemon.v1.Event.stop_child:type_name -> teleswap.daemon.v1.StopChild
+	23, // 15: teleswap.daemon.v1.Event.done:type_name -> teleswap.daemon.v1.Done
+	21, // 16: teleswap.daemon.v1.Event.may_restart:type_name -> teleswap.daemon.v1.MayRestart
+	0,  // 17: teleswap.daemon.v1.Step.state:type_name -> teleswap.daemon.v1.Step.State
+	14, // 18: teleswap.daemon.v1.Prepare.mounts:type_name -> teleswap.daemon.v1.Mount
+	17, // 19: teleswap.daemon.v1.Prepare.post_start:type_name -> teleswap.daemon.v1.Hook
+	17, // 20: teleswap.daemon.v1.Prepare.pre_stop:type_name -> teleswap.daemon.v1.Hook
+	18, // 21: teleswap.daemon.v1.Hook.http_get:type_name -> teleswap.daemon.v1.HTTPGet
+	4,  // 22: teleswap.daemon.v1.Active.published:type_name -> teleswap.daemon.v1.Publish
+	26, // 23: teleswap.daemon.v1.StatusReply.sessions:type_name -> teleswap.daemon.v1.Session
+	38, // 24: teleswap.daemon.v1.StatusReply.since:type_name -> google.protobuf.Timestamp
+	38, // 25: teleswap.daemon.v1.Session.since:type_name -> google.protobuf.Timestamp
+	11, // 26: teleswap.daemon.v1.Session.steps:type_name -> teleswap.daemon.v1.Step
+	3,  // 27: teleswap.daemon.v1.Session.ports:type_name -> teleswap.daemon.v1.PortMap
+	4,  // 28: teleswap.daemon.v1.Session.published:type_name -> teleswap.daemon.v1.Publish
+	29, // 29: teleswap.daemon.v1.TargetsReply.targets:type_name -> teleswap.daemon.v1.Target
+	30, // 30: teleswap.daemon.v1.Target.mark:type_name -> teleswap.daemon.v1.Mark
+	38, // 31: teleswap.daemon.v1.Mark.since:type_name -> google.protobuf.Timestamp
+	1,  // 32: teleswap.daemon.v1.Daemon.Swap:input_type -> teleswap.daemon.v1.SwapUp
+	15, // 33: teleswap.daemon.v1.Daemon.Logs:input_type -> teleswap.daemon.v1.LogChunk
+	24, // 34: teleswap.daemon.v1.Daemon.Status:input_type -> teleswap.daemon.v1.StatusRequest
+	27, // 35: teleswap.daemon.v1.Daemon.Targets:input_type -> teleswap.daemon.v1.TargetsRequest
+	31, // 36: teleswap.daemon.v1.Daemon.Namespaces:input_type -> teleswap.daemon.v1.NamespacesRequest
+	33, // 37: teleswap.daemon.v1.Daemon.Leave:input_type -> teleswap.daemon.v1.LeaveRequest
+	34, // 38: teleswap.daemon.v1.Daemon.Restore:input_type -> teleswap.daemon.v1.RestoreRequest
+	35, // 39: teleswap.daemon.v1.Daemon.Version:input_type -> teleswap.daemon.v1.VersionRequest
+	37, // 40: teleswap.daemon.v1.Daemon.Quit:input_type -> teleswap.daemon.v1.QuitRequest
+	10, // 41: teleswap.daemon.v1.Daemon.Swap:output_type -> teleswap.daemon.v1.Event
+	16, // 42: teleswap.daemon.v1.Daemon.Logs:output_type -> teleswap.daemon.v1.LogsReply
+	25, // 43: teleswap.daemon.v1.Daemon.Status:output_type -> teleswap.daemon.v1.StatusReply
+	28, // 44: teleswap.daemon.v1.Daemon.Targets:output_type -> teleswap.daemon.v1.TargetsReply
+	32, // 45: teleswap.daemon.v1.Daemon.Namespaces:output_type -> teleswap.daemon.v1.NamespacesReply
+	10, // 46: teleswap.daemon.v1.Daemon.Leave:output_type -> teleswap.daemon.v1.Event
+	10, // 47: teleswap.daemon.v1.Daemon.Restore:output_type -> teleswap.daemon.v1.Event
+	36, // 48: teleswap.daemon.v1.Daemon.Version:output_type -> teleswap.daemon.v1.VersionReply
+	10, // 49: teleswap.daemon.v1.Daemon.Quit:output_type -> teleswap.daemon.v1.Event
+	41, // [41:50] is the sub-list for method output_type
+	32, // [32:41] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_daemon_proto_init() }
@@ -3069,6 +3129,7 @@ func file_daemon_proto_init() {
 		(*Event_Restoring)(nil),
 		(*Event_StopChild)(nil),
 		(*Event_Done)(nil),
+		(*Event_MayRestart)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3076,7 +3137,7 @@ func file_daemon_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_daemon_proto_rawDesc), len(file_daemon_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   36,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

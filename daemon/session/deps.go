@@ -11,6 +11,7 @@ import (
 
 	"github.com/teleswap/teleswap/daemon/kube"
 	"github.com/teleswap/teleswap/daemon/ledger"
+	"github.com/teleswap/teleswap/daemon/restart"
 	"github.com/teleswap/teleswap/daemon/volumes"
 	"github.com/teleswap/teleswap/proxy/procnet"
 	"github.com/teleswap/teleswap/proxy/tunnel"
@@ -129,7 +130,7 @@ type LinkConfig struct {
 	Also     *Also          // what goes through the pod, whatever the rule says
 	Maps     []kube.PortMap // ports that lead to another port of the process
 	ToPod    []kube.Port    // of the pod's loopback address, to be reached whatever listens there
-	Restarts *restarts      // of the process; nil: there are none
+	Gate     *restart.Gate  // of a process that may be restarted; nil: it never is
 	Hold     bool           // what arrives goes to the laptop where nothing listens for it in the sandbox
 	Warn     func(format string, args ...any)
 	Logger   *slog.Logger

@@ -69,6 +69,9 @@ type StopChild struct {
 	Grace  time.Duration // until SIGKILL; zero: the owner's own patience
 }
 
+// MayRestart tells the owner that its child, which is to be restarted, may be ended: nobody waits for its answer.
+type MayRestart struct{}
+
 // TryFailed tells that a try to restore failed; another one follows.
 type TryFailed struct{ Err error }
 
@@ -88,6 +91,7 @@ func (Prepare) isEvent()      {}
 func (Activated) isEvent()    {}
 func (RestoreBegun) isEvent() {}
 func (StopChild) isEvent()    {}
+func (MayRestart) isEvent()   {}
 func (TryFailed) isEvent()    {}
 func (Outcome) isEvent()      {}
 
@@ -128,10 +132,13 @@ func (s *Session) emit(e Event) {
 }
 
 func (s *Session) emitLocked(e Event) {
-	_, private := e.(Prepare)
-	_, toOwner := e.(StopChild)
+	toOwner := false
+	switch e.(type) {
+	case Prepare, StopChild, MayRestart:
+		toOwner = true
+	}
 	for w := range s.watchers {
-		if (private || toOwner) && !w.owner {
+		if toOwner && !w.owner {
 			continue
 		}
 		select {

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+
+	"github.com/teleswap/teleswap/daemon/restart"
 )
 
 // Publish is a port of the process, Inside, that is reached at an address and port of the laptop. A request's port
@@ -79,16 +81,17 @@ type publisher struct {
 	open []*entrance
 	all  []Publish // with the ports that they have
 
+	// gate lets connections wait for a process that is restarted; nil: none is.
+	gate *restart.Gate
+
 	mu  sync.Mutex
 	box socketMaker  // nil: no sandbox yet
 	pod []netip.Addr // the sandbox's own addresses
-	// restarts lets connections wait for a process that is restarted; nil: none is.
-	restarts *restarts
 }
 
 // newPublisher takes all ports, or none: the error is a *PublishError. They are held until close.
-func newPublisher(ctx context.Context, wanted []Publish, log *slog.Logger) (*publisher, error) {
-	p := &publisher{log: log}
+func newPublisher(ctx context.Context, wanted []Publish, gate *restart.Gate, log *slog.Logger) (*publisher, error) {
+	p := &publisher{log: log, gate: gate}
 	ctx = context.WithoutCancel(ctx) // close ends them
 	for _, w := range wanted {
 		if err := p.add(ctx, w); err != nil {
@@ -121,10 +124,7 @@ func (p *publisher) add(ctx context.Context, w Publish) error {
 			return err
 		}
 		e.dial = func(ctx context.Context, _, _ netip.AddrPort) (net.Conn, error) {
-			p.mu.Lock()
-			again := p.restarts
-			p.mu.Unlock()
-			return again.dial(ctx, w.Inside, func() (net.Conn, error) { return p.dial("tcp", w.Inside) })
+			return p.gate.Dial(ctx, w.Inside, func() (net.Conn, error) { return p.dial("tcp", w.Inside) })
 		}
 		e.listen(ctx, lis)
 		local = lis.Addr()
@@ -139,13 +139,6 @@ func (p *publisher) attach(box socketMaker, pod []netip.Addr) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.box, p.pod = box, pod
-}
-
-// await has connections wait while the process is restarted.
-func (p *publisher) await(r *restarts) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.restarts = r
 }
 
 // dial connects to what listens in the sandbox. No connect tells who takes datagrams: they go to 127.0.0.1.
@@ -187,7 +180,7 @@ func (p *publisher) close() {
 // daemon is just giving back is waited for.
 func (s *Session) publish(ctx context.Context, sw *swap) error {
 	for {
-		p, err := newPublisher(ctx, s.req.Publish, s.log)
+		p, err := newPublisher(ctx, s.req.Publish, s.gate, s.log)
 		var taken *PublishError
 		if !errors.As(err, &taken) {
 			s.mu.Lock()
@@ -215,7 +208,6 @@ func (s *Session) openPublished(sw *swap) error {
 	if err != nil {
 		return err
 	}
-	sw.published.await(s.restarts)
 	sw.published.attach(sw.box, pod)
 	for _, p := range sw.published.all {
 		s.note("published: %s leads to the process's port %d", p.At, p.Inside)

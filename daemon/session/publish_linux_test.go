@@ -18,7 +18,7 @@ import (
 // publishing is a publisher of one port, whose sandbox is the test's own namespace.
 func publishing(t *testing.T, w Publish) *publisher {
 	t.Helper()
-	p, err := newPublisher(t.Context(), []Publish{w}, slog.New(slog.DiscardHandler))
+	p, err := newPublisher(t.Context(), []Publish{w}, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 
+	"github.com/teleswap/teleswap/daemon/restart"
 	"github.com/teleswap/teleswap/proxy/netstack"
 	"github.com/teleswap/teleswap/proxy/procnet"
 )
@@ -32,3 +33,23 @@ type boxed struct {
 }
 
 var _ served = boxed{}
+
+// patient serves by a process that may be restarted.
+type patient struct {
+	served
+	gate *restart.Gate
+}
+
+// gated has connections wait while the process is restarted; a nil gate changes nothing.
+func gated(to served, gate *restart.Gate) served {
+	if gate == nil {
+		return to
+	}
+	gate.Attach(to)
+	return patient{to, gate}
+}
+
+// DialTCP implements served; ctx lasts as long as the connection.
+func (p patient) DialTCP(ctx context.Context, client, local netip.AddrPort) (net.Conn, error) {
+	return p.gate.Dial(ctx, local.Port(), func() (net.Conn, error) { return p.served.DialTCP(ctx, client, local) })
+}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/teleswap/teleswap/daemon/kube"
 	"github.com/teleswap/teleswap/daemon/ledger"
+	"github.com/teleswap/teleswap/daemon/restart"
 )
 
 // Request asks for a swap.
@@ -55,8 +56,8 @@ type Session struct {
 	quitting chan struct{}
 	retry    chan struct{}
 
-	// restarts holds connections while the process is restarted; nil: it never is.
-	restarts *restarts
+	// gate holds connections while the process is restarted; nil: it never is.
+	gate *restart.Gate
 
 	// attending are the goroutines that end with the session.
 	attending sync.WaitGroup
@@ -93,15 +94,19 @@ func newSession(id string, cfg Config, req Request) *Session {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Session{
+	s := &Session{
 		id: id, cfg: cfg, req: req, log: log.With("session", id),
 		ended: make(chan struct{}), childGone: make(chan struct{}), childUp: make(chan struct{}), done: make(chan struct{}),
-		quitting: make(chan struct{}), retry: make(chan struct{}, 1), restarts: newRestarts(req.Watch),
+		quitting: make(chan struct{}), retry: make(chan struct{}, 1),
 		restored:    func(string) <-chan struct{} { return nil },
 		publisherOf: func(Publish) string { return "" },
 		since:       cfg.Now(), watchers: map[*watcher]struct{}{},
 		target: asNamed(req.Ref),
 	}
+	if req.Watch {
+		s.gate = restart.New()
+	}
+	return s
 }
 
 // asNamed is the target until it has been found.
@@ -146,15 +151,19 @@ func (s *Session) Outcome() Outcome {
 
 // ChildStarted tells that the user's process runs, also after ChildRestarting.
 func (s *Session) ChildStarted(pid int) {
-	s.restarts.noteStarted()
+	s.gate.Started()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.childPID = pid
 	closeOnce(s.childUp)
 }
 
-// ChildRestarting tells that the user's process is being ended to be started again.
-func (s *Session) ChildRestarting() { s.restarts.noteRestarting() }
+// ChildRestarting tells that the user's process is to be started again. It returns when it may be ended, see restart.Gate, and
+// the watchers are told then.
+func (s *Session) ChildRestarting(ctx context.Context) {
+	s.gate.Hold(ctx)
+	s.emit(MayRestart{})
+}
 
 // ChildExited tells that the user's process has ended, or (with err) never began.
 func (s *Session) ChildExited(status string, err error) {

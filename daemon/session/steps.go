@@ -322,7 +322,7 @@ func (s *Session) dial(ctx context.Context, sw *swap) (detail string, err error)
 	sw.link, err = s.cfg.Dial(ctx, LinkConfig{
 		Cluster: sw.cluster, Session: s.id, Agent: sw.agent.Name, Pod: sw.pod, Port: sw.target.TunnelPort,
 		Image: sw.agent.Image, Keys: sw.keys, Services: sw.services, Also: s.req.Also, Maps: sw.target.Maps, ToPod: s.req.Ref.ToPod,
-		Restarts: s.restarts, Hold: s.req.Hold, Warn: s.warn, Logger: s.log,
+		Gate: s.gate, Hold: s.req.Hold, Warn: s.warn, Logger: s.log,
 	})
 	if err != nil {
 		return "", err

@@ -190,7 +190,7 @@ func (l *agentLink) acceptLoop(ctx context.Context) {
 	var to served
 	select {
 	case to = <-l.attached:
-		to = mapped{patient(to, l.cfg.Restarts), l.cfg.Maps}
+		to = mapped{gated(to, l.cfg.Gate), l.cfg.Maps}
 	case <-ctx.Done():
 		return
 	}
