@@ -144,11 +144,7 @@ func (c *Cluster) ReadMark(ctx context.Context, o Object) (*Mark, error) {
 // mark, or no target, is success. It repeats until ctx ends while the API server is away.
 func (c *Cluster) Unmark(ctx context.Context, o Object, id string) error {
 	for range markTries {
-		var w *workload
-		err := c.insist(ctx, "read "+o.String(), func(ctx context.Context) (err error) {
-			w, err = c.fetch(ctx, o)
-			return err
-		})
+		w, err := c.read(ctx, o)
 		if apierrors.IsNotFound(err) {
 			return nil
 		}

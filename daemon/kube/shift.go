@@ -80,11 +80,7 @@ func (c *Cluster) Shift(ctx context.Context, s Shift, agent string) error {
 // newer wish. gone says that there is nothing to bring back. It may be repeated, and
 // repeats until ctx ends while the API server is away.
 func (c *Cluster) Unshift(ctx context.Context, s Shift, agent string) (gone bool, err error) {
-	var w *workload
-	err = c.insist(ctx, "read "+s.Object().String(), func(ctx context.Context) (err error) {
-		w, err = c.fetch(ctx, s.Object())
-		return err
-	})
+	w, err := c.read(ctx, s.Object())
 	switch {
 	case isMissing(err):
 		return true, c.freeSlotOf(ctx, s, agent)

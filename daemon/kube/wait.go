@@ -133,11 +133,7 @@ func (c *Cluster) WaitEndpoints(ctx context.Context, services []string, pod Agen
 // that are Ready. Should somebody scale the target below n meanwhile, that is enough.
 // What keeps pods from becoming Ready is told to notify and is no error: it may pass.
 func (c *Cluster) WaitAvailable(ctx context.Context, o Object, n int32, notify Notify) ([]netip.Addr, error) {
-	var first *workload
-	err := c.insist(ctx, "read "+o.String(), func(ctx context.Context) (err error) {
-		first, err = c.fetch(ctx, o)
-		return err
-	})
+	first, err := c.read(ctx, o)
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil, c.gone(o, err)
@@ -188,11 +184,7 @@ func (c *Cluster) WaitGone(ctx context.Context, o Object, notify Notify) error {
 	if o.Kind == CronJob {
 		return nil
 	}
-	var first *workload
-	err := c.insist(ctx, "read "+o.String(), func(ctx context.Context) (err error) {
-		first, err = c.fetch(ctx, o)
-		return err
-	})
+	first, err := c.read(ctx, o)
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil

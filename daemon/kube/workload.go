@@ -185,6 +185,17 @@ func (c *Cluster) get(ctx context.Context, o Object) (*workload, error) {
 	return w, err
 }
 
+// read reads an object, and repeats until ctx ends while the API server is away. What is not there is the API's own error
+// (apierrors.IsNotFound).
+func (c *Cluster) read(ctx context.Context, o Object) (*workload, error) {
+	var w *workload
+	err := c.insist(ctx, "read "+o.String(), func(ctx context.Context) (err error) {
+		w, err = c.fetch(ctx, o)
+		return err
+	})
+	return w, err
+}
+
 // fetch is one call.
 func (c *Cluster) fetch(ctx context.Context, o Object) (*workload, error) {
 	options := metav1.GetOptions{}
