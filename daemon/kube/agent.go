@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/teleswap/teleswap/manifests"
 )
@@ -169,12 +171,22 @@ func (c *Cluster) sweep(ctx context.Context, name string, notify Notify) error {
 		if sets.synced && pods.synced && len(sets.items) == 0 && len(pods.items) == 0 {
 			return verdict{done: true}
 		}
-		for _, pod := range pods.items {
-			return verdict{note: "pod " + pod.Name + " drains"}
-		}
-		return verdict{}
+		return verdict{note: draining(pods.items)}
 	}
 	return c.wait(ctx, "wait for the agent "+name+" to be gone", notify, judge, sets, pods)
+}
+
+// draining is a note of the first pod that is still there; empty: of none. Of several each is told once, as the one before it has
+// gone.
+func draining(pods map[types.UID]*corev1.Pod) string {
+	if len(pods) == 0 {
+		return ""
+	}
+	var names []string
+	for _, pod := range pods {
+		names = append(names, pod.Name)
+	}
+	return "pod " + slices.Min(names) + " drains"
 }
 
 // DeleteSecret deletes the Secret of the agent. Nothing to delete is success. It

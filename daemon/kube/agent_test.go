@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 	k8stesting "k8s.io/client-go/testing"
 
@@ -123,6 +125,29 @@ func TestDeleteAgentWithoutCollections(t *testing.T) {
 	}
 	if len(notes) != 1 || notes[0] != "pod agent-1 drains" {
 		t.Errorf("notes = %q", notes)
+	}
+}
+
+// TestDrainingIsToldOnceEach: what is looked at again and again says the same again, so that it is one line.
+func TestDrainingIsToldOnceEach(t *testing.T) {
+	pods := map[types.UID]*corev1.Pod{}
+	for _, name := range []string{"agent-2", "agent-1", "agent-3"} {
+		pods[types.UID(name)] = podOf(name, agentLabels)
+	}
+	var notes []string
+	for range 3 {
+		for range 50 {
+			if note := draining(pods); !slices.Contains(notes, note) {
+				notes = append(notes, note)
+			}
+		}
+		delete(pods, types.UID(fmt.Sprintf("agent-%d", 4-len(pods))))
+	}
+	if want := []string{"pod agent-1 drains", "pod agent-2 drains", "pod agent-3 drains"}; !slices.Equal(notes, want) {
+		t.Errorf("notes %q, want %q", notes, want)
+	}
+	if note := draining(pods); note != "" {
+		t.Errorf("of none: %q", note)
 	}
 }
 
