@@ -116,6 +116,11 @@ func AddNode(ctx context.Context, n Names, logger *slog.Logger, want NewNode) er
 	if !validWorker(name) {
 		return fmt.Errorf("a node's name %q: want a few of a-z, 0-9 and -, and not %s, which is the first node's", name, node.Name)
 	}
+	return n.change(ctx, logger, func(s *start) error { return s.addNode(ctx, want) })
+}
+
+// change calls do with the running cluster, under its lock.
+func (n Names) change(ctx context.Context, logger *slog.Logger, do func(*start) error) error {
 	unlock, err := n.lock(ctx, logger)
 	if err != nil {
 		return err
@@ -125,11 +130,15 @@ func AddNode(ctx context.Context, n Names, logger *slog.Logger, want NewNode) er
 	if err != nil {
 		return err
 	}
+	return do(&start{Names: n, logger: logger, record: r})
+}
+
+func (s *start) addNode(ctx context.Context, want NewNode) error {
+	r, logger, name := s.record, s.logger, want.Name
 	if r.Phase != phaseUp {
 		return ErrNotUp
 	}
 	began := time.Now()
-	s := &start{Names: n, logger: logger, record: r}
 	if err := s.askAsAdmin(); err != nil {
 		return err
 	}
@@ -157,25 +166,17 @@ func AddNode(ctx context.Context, n Names, logger *slog.Logger, want NewNode) er
 // RemoveNode takes a further node away, with the pods on it. One that is not there is
 // no error.
 func RemoveNode(ctx context.Context, n Names, logger *slog.Logger, name string) error {
-	unlock, err := n.lock(ctx, logger)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	r, err := n.running()
-	if err != nil {
-		return err
-	}
-	w := r.worker(name)
-	if w == nil {
-		logger.Info("no such node was added", "node", name)
-		return nil
-	}
-	s := &start{Names: n, logger: logger, record: r}
-	if err := s.askAsAdmin(); err != nil {
-		return err
-	}
-	return s.removeWorker(ctx, w)
+	return n.change(ctx, logger, func(s *start) error {
+		w := s.record.worker(name)
+		if w == nil {
+			logger.Info("no such node was added", "node", name)
+			return nil
+		}
+		if err := s.askAsAdmin(); err != nil {
+			return err
+		}
+		return s.removeWorker(ctx, w)
+	})
 }
 
 func (r *Record) worker(name string) *Worker {
