@@ -16,16 +16,11 @@ const filesContainer = "files"
 // what there is without one, `kubectl exec` in the pod. It is the whole command's time there, as somebody waits for it; what
 // moves a file is as kubectl cp does it, through a pipe.
 func (s *Scene) TimeFiles(ctx context.Context, rounds int) ([]report.Work, error) {
-	outside, err := s.shell("/bin/sh")
+	outside, inside, stop, err := s.shells(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = outside.process.Stop(stopPatience) }()
-	inside, err := s.swappedShell(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = inside.process.Stop(stopPatience) }()
+	defer stop()
 	pod, err := s.workPod(ctx)
 	if err != nil {
 		return nil, err

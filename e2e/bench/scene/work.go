@@ -92,17 +92,27 @@ func (s *Scene) TimeWork(ctx context.Context, source string, rounds int) ([]repo
 	if err := s.layOutWork(ctx, source); err != nil {
 		return nil, err
 	}
-	outside, err := s.shell("/bin/sh")
+	outside, inside, stop, err := s.shells(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = outside.process.Stop(stopPatience) }()
-	inside, err := s.swappedShell(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = inside.process.Stop(stopPatience) }()
+	defer stop()
 	return s.timeJobs(ctx, s.jobs(), outside, inside, rounds), ctx.Err()
+}
+
+// shells are one on the laptop and one in the sandbox of a swap; stop ends both.
+func (s *Scene) shells(ctx context.Context) (outside, inside *shell, stop func(), err error) {
+	if outside, err = s.shell("/bin/sh"); err != nil {
+		return nil, nil, nil, err
+	}
+	if inside, err = s.swappedShell(ctx); err != nil {
+		_ = outside.process.Stop(stopPatience)
+		return nil, nil, nil, err
+	}
+	return outside, inside, func() {
+		_ = inside.process.Stop(stopPatience)
+		_ = outside.process.Stop(stopPatience)
+	}, nil
 }
 
 // swappedShell is in the sandbox of a swap.
