@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/signal"
 	"runtime"
 	"strings"
 	"syscall"
@@ -143,16 +142,13 @@ func Doorman() int {
 		return statusFailed
 	}
 	defer func() { _ = ctl.Close() }()
-	seen := make(chan os.Signal, 64)
-	signal.Notify(seen, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
-	var order Order
-	if err := ctl.Receive(&order); err != nil || order.Enter == nil {
+	order, seen := attend(ctl)
+	if order.Enter == nil {
 		return statusFailed
 	}
 	spec, child, err := enter(order.Enter, files)
 	if err != nil {
-		_ = ctl.Send(Report{Failed: err.Error()})
-		return statusFailed
+		return refuse(ctl, err)
 	}
 	_ = ctl.Send(Report{Started: child})
 	orders := make(chan Order)

@@ -29,10 +29,8 @@ func Init() int {
 		return statusFailed
 	}
 	defer func() { _ = ctl.Close() }()
-	seen := make(chan os.Signal, 64)
-	signal.Notify(seen, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
-	var order Order
-	if err := ctl.Receive(&order); err != nil || order.Spec == nil {
+	order, seen := attend(ctl)
+	if order.Spec == nil {
 		return statusFailed
 	}
 	orders := make(chan Order)
@@ -40,21 +38,36 @@ func Init() int {
 	held := heldFiles(order.Spec.Held)
 	door, err := listenDoor(order.Spec.Door) // the laptop's paths hold until the pod's files are laid over them
 	if err != nil {
-		_ = ctl.Send(Report{Failed: err.Error()})
-		return statusFailed
+		return refuse(ctl, err)
 	}
 	if door != nil {
 		defer func() { _ = door.Close() }()
 	}
 	child, err := prepare(order.Spec, orders)
 	if err != nil {
-		_ = ctl.Send(Report{Failed: err.Error()})
-		return statusFailed
+		return refuse(ctl, err)
 	}
 	_ = ctl.Send(Report{Started: child})
 	s := newSupervisor(order.Spec, child, ctl, orders, seen, held)
 	s.openDoor(door)
 	return s.run()
+}
+
+// attend has the signals seen that a terminal sends, as they are the command's and not to end us, and waits for the first order. Without
+// one the order is empty.
+func attend(ctl *Control) (first Order, seen <-chan os.Signal) {
+	signals := make(chan os.Signal, 64)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
+	if err := ctl.Receive(&first); err != nil {
+		return Order{}, signals
+	}
+	return first, signals
+}
+
+// refuse says why the command was never started.
+func refuse(ctl *Control, why error) (status int) {
+	_ = ctl.Send(Report{Failed: why.Error()})
+	return statusFailed
 }
 
 // readOrders passes orders on until the CLI is gone, and closes the channel then.

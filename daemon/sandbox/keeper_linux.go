@@ -62,8 +62,7 @@ func Keep() int {
 		}
 	}
 	if err != nil {
-		_ = k.ctl.Send(Report{Failed: err.Error()})
-		return statusFailed
+		return refuse(k.ctl, err)
 	}
 	return 0
 }
