@@ -112,16 +112,14 @@ func (b *Builder) Built() (bool, error) {
 const layout = "1"
 
 // Ensure gives the folder that holds bin/ and images/, and builds it if it is
-// not there. Two builders of the same folder wait for one another.
+// not there. Two builders of the same folder wait for one another. What has not been
+// asked for in two weeks, and of which no program runs, it takes out of the cache.
 func (b *Builder) Ensure(ctx context.Context) (dir, key string, err error) {
 	key, err = b.Key()
 	if err != nil {
 		return "", "", err
 	}
 	dir = filepath.Join(b.Cache, key)
-	if complete(dir) {
-		return dir, key, nil
-	}
 	if err := b.mkdir(b.Cache); err != nil {
 		return "", "", fmt.Errorf("cache folder: %w", err)
 	}
@@ -130,12 +128,12 @@ func (b *Builder) Ensure(ctx context.Context) (dir, key string, err error) {
 		return "", "", err
 	}
 	defer unlock()
-	if complete(dir) { // whoever held the lock has built it
-		return dir, key, nil
+	if !use(dir) {
+		if err := b.build(ctx, dir); err != nil {
+			return "", "", err
+		}
 	}
-	if err := b.build(ctx, dir); err != nil {
-		return "", "", err
-	}
+	b.prune(key, time.Now())
 	return dir, key, nil
 }
 
