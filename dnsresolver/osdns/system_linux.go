@@ -175,7 +175,7 @@ func setLink(ctx context.Context, device string, server netip.Addr, search, doma
 			{"SetLinkDNS", []linkServer{{family, server.AsSlice()}}, false},
 		} {
 			err := resolved.CallWithContext(ctx, resolvedIface+"."+call.method, 0, int32(index), call.value).Err
-			if err != nil && !(call.old && isBusError(err, "org.freedesktop.DBus.Error.UnknownMethod")) {
+			if err != nil && (!call.old || !isBusError(err, "org.freedesktop.DBus.Error.UnknownMethod")) {
 				return fmt.Errorf("%s: %w", call.method, err)
 			}
 		}
