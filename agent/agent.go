@@ -40,6 +40,9 @@ type Config struct {
 	Heartbeat  time.Duration // of the tunnel; 0 means its default
 	Logger     *slog.Logger  // nil discards
 	Output     *Output       // where the local process's output goes; nil discards
+	// AloneFor is how long an agent that stands in nobody's place waits for a laptop before it ends, successfully; 0: it
+	// stands in somebody's place, and waits for ever.
+	AloneFor time.Duration
 
 	// Bind listens on a TCP port; nil means on all addresses of the pod, IPv4 and IPv6.
 	Bind func(ctx context.Context, port uint16) (net.Listener, error)
@@ -87,13 +90,14 @@ type agent struct {
 	front  *front
 	view   *view
 
+	alone   *alone
 	arrived atomic.Int64 // when the last connection came (Unix nanoseconds)
 	process atomic.Bool  // the local process has listened, and is not known to have ended
 }
 
 // Run is the agent's life: it serves until ctx ends (SIGTERM), announces the pod's end
 // to the laptop, goes on serving until no connection arrives and none is open or the
-// grace is over, and returns nil. It returns early only with an error: keys that cannot
+// grace is over, and returns nil. It returns early where it was alone for too long, and with an error: keys that cannot
 // be read, a tunnel port that cannot be had.
 func Run(ctx context.Context, cfg Config) error {
 	cfg = cfg.withDefaults()
@@ -124,8 +128,12 @@ func Run(ctx context.Context, cfg Config) error {
 	wg.Go(func() { a.watchListening(serveCtx) }) // behind our own sockets
 	a.log.Info("agent serves", "version", cfg.Version, "tunnel", lis.Addr().String(), "ports", cfg.Listen, "udp", cfg.ListenUDP)
 
-	<-ctx.Done()
-	a.drain()
+	select {
+	case <-ctx.Done():
+		a.drain()
+	case <-a.alone.tooLong():
+		a.log.Info("no laptop: end", "for", cfg.AloneFor)
+	}
 
 	stop()
 	closeErr := lis.Close()
@@ -147,7 +155,7 @@ func Run(ctx context.Context, cfg Config) error {
 }
 
 func newAgent(cfg Config) *agent {
-	a := &agent{cfg: cfg, log: cfg.Logger, ready: newReadiness()}
+	a := &agent{cfg: cfg, log: cfg.Logger, ready: newReadiness(), alone: newAlone(cfg.AloneFor)}
 	a.view = newView(cfg.Files, cfg.Version)
 	resolver := newResolver(a.view.resolvConf())
 	a.server = tunnel.NewServer(tunnel.ServerConfig{
@@ -244,7 +252,10 @@ func (a *agent) drain() {
 			a.router.leaveIdle(now, idleSilence)
 		}
 		load := a.router.load()
-		if silent && load == 0 && !a.process.Load() {
+		if a.alone.deserted() {
+			break // nobody calls what stands in nobody's place
+		}
+		if silent && load == 0 && !a.process.Load() && a.alone == nil {
 			break
 		}
 		if now.Sub(begun) >= a.cfg.Grace {
@@ -292,6 +303,7 @@ func (c control) HandOver(addrs []netip.Addr) error {
 // Laptop notes whether one is connected. While none is, connections wait for one to
 // come back, or for a hand-over, as long as they may.
 func (c control) Laptop(connected, goodbye bool) {
+	c.a.alone.note(connected)
 	if !connected {
 		c.a.process.Store(false) // for all that is known
 	}

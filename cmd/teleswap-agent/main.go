@@ -69,6 +69,7 @@ func parse(args []string, stdout, stderr io.Writer) (agent.Config, error) {
 	}
 	flags.StringVar(&cfg.KeysDir, "keys", "/run/teleswap/keys", "`folder` with the session's keys")
 	flags.DurationVar(&cfg.Grace, "grace", agent.DefaultGrace, "how long to serve open connections after SIGTERM")
+	flags.DurationVar(&cfg.AloneFor, "alone-for", 0, "end when no laptop was there for so long; 0: never")
 	verbose := flags.Bool("verbose", false, "log more")
 	if err := flags.Parse(args); err != nil {
 		return agent.Config{}, err

@@ -94,11 +94,12 @@ func (s *Server) join(l *laptop) {
 }
 
 func (s *Server) leave(l *laptop, goodbye bool) {
+	s.parked.drop(l.conn)
+	s.cfg.Control.Laptop(false, goodbye)
+	// Only now may another one come: its coming must not be told before this one's going.
 	s.mu.Lock()
 	s.laptop = nil
 	s.mu.Unlock()
-	s.parked.drop(l.conn)
-	s.cfg.Control.Laptop(false, goodbye)
 	close(l.gone)
 }
 
