@@ -104,7 +104,12 @@ func Useful() []Permission {
 // (empty) it asks for a Deployment's; Resolve asks for those of the kind that it finds.
 func (c *Cluster) CheckAccess(ctx context.Context, kind string) error {
 	k, _ := ParseKind(kind) // Resolve says that there is no such kind
-	needed, tunnels := Needed(k.orDeployment()), Tunnels()
+	return c.checkNeeds(ctx, Needed(k.orDeployment()))
+}
+
+// checkNeeds asks for all of needed, and for one way to the agent's pod.
+func (c *Cluster) checkNeeds(ctx context.Context, needed []Permission) error {
+	tunnels := Tunnels()
 	asked := slices.Clone(needed)
 	for _, way := range tunnels {
 		asked = append(asked, way...)

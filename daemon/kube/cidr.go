@@ -29,6 +29,17 @@ const (
 // permission; and if those may not be read either, the addresses of the Services in the
 // namespace one by one.
 func (c *Cluster) ServiceCIDRs(ctx context.Context) ([]netip.Prefix, error) {
+	if found := c.askCIDRs(ctx); len(found) > 0 {
+		return found, nil
+	}
+	if found := c.listCIDRs(ctx); len(found) > 0 {
+		return found, nil
+	}
+	return c.serviceAddrs(ctx)
+}
+
+// askCIDRs asks for the ranges of both families; nothing where that is not answered.
+func (c *Cluster) askCIDRs(ctx context.Context) []netip.Prefix {
 	var (
 		wg       sync.WaitGroup
 		prefixes [2][]netip.Prefix
@@ -38,14 +49,11 @@ func (c *Cluster) ServiceCIDRs(ctx context.Context) ([]netip.Prefix, error) {
 		wg.Go(func() { prefixes[i], errs[i] = c.askCIDR(ctx, ip) })
 	}
 	wg.Wait()
-	if found := slices.Concat(prefixes[0], prefixes[1]); len(found) > 0 {
-		return found, nil
+	found := slices.Concat(prefixes[0], prefixes[1])
+	if len(found) == 0 {
+		c.log.Debug("a dry run does not name the range of Services", "err", errors.Join(errs[:]...))
 	}
-	c.log.Debug("a dry run does not name the range of Services", "err", errors.Join(errs[:]...))
-	if found := c.listCIDRs(ctx); len(found) > 0 {
-		return found, nil
-	}
-	return c.serviceAddrs(ctx)
+	return found
 }
 
 // askCIDR asks for the range by a Service that cannot be.
