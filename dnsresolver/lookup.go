@@ -1,4 +1,4 @@
-package session
+package dnsresolver
 
 import (
 	"bufio"
@@ -15,23 +15,26 @@ import (
 	"github.com/teleswap/teleswap/dnsresolver"
 )
 
-// names finds addresses as the C library does in the pod: /etc/hosts first, then the search domains of resolv.conf. It is for
+// Names finds addresses as the C library does in the pod: /etc/hosts first, then the search domains of resolv.conf. It is for
 // those who ask by name, where no process in a sandbox does it itself. It is safe for concurrent use.
-type names struct {
-	hosts  map[string][]netip.Addr // by canonical name
-	resolv *dns.ClientConfig
-	query  func(ctx context.Context, msg []byte) ([]byte, error)
-	// system asks this laptop's own system, where it has no resolv.conf; nil: it has one, and query has asked there.
-	system func(ctx context.Context, name string) ([]netip.Addr, error)
+type Names struct {
+	// Hosts are those of a hosts file, by canonical name; see ParseHosts.
+	Hosts map[string][]netip.Addr
+	// Resolv is the resolv.conf, of which the search domains and ndots count.
+	Resolv *dns.ClientConfig
+	// Query asks one message.
+	Query func(ctx context.Context, msg []byte) ([]byte, error)
+	// System asks this laptop's own system, where it has no resolv.conf; nil: it has one, and Query has asked there.
+	System func(ctx context.Context, name string) ([]netip.Addr, error)
 }
 
-// lookup returns the addresses of a name, those of IPv4 first. The error is a *net.DNSError.
-func (n *names) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
-	if addrs := n.hosts[dns.CanonicalName(name)]; len(addrs) > 0 {
+// Lookup returns the addresses of a name, those of IPv4 first. The error is a *net.DNSError.
+func (n *Names) Lookup(ctx context.Context, name string) ([]netip.Addr, error) {
+	if addrs := n.Hosts[dns.CanonicalName(name)]; len(addrs) > 0 {
 		return addrs, nil
 	}
 	failure := &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
-	for _, fqdn := range n.resolv.NameList(name) {
+	for _, fqdn := range n.Resolv.NameList(name) {
 		addrs, err := n.ask(ctx, fqdn)
 		if len(addrs) > 0 {
 			return addrs, nil
@@ -43,8 +46,8 @@ func (n *names) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
 			break
 		}
 	}
-	if n.system != nil {
-		if addrs, err := n.system(ctx, name); err == nil && len(addrs) > 0 {
+	if n.System != nil {
+		if addrs, err := n.System(ctx, name); err == nil && len(addrs) > 0 {
 			return addrs, nil
 		}
 	}
@@ -52,7 +55,7 @@ func (n *names) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
 }
 
 // ask asks for both kinds of addresses at once.
-func (n *names) ask(ctx context.Context, fqdn string) ([]netip.Addr, error) {
+func (n *Names) ask(ctx context.Context, fqdn string) ([]netip.Addr, error) {
 	var both sync.WaitGroup
 	var found [2][]netip.Addr
 	var errs [2]error
@@ -68,7 +71,7 @@ func (n *names) ask(ctx context.Context, fqdn string) ([]netip.Addr, error) {
 	return append(found[0], found[1]...), nil
 }
 
-func (n *names) askFor(ctx context.Context, fqdn string, kind uint16) ([]netip.Addr, error) {
+func (n *Names) askFor(ctx context.Context, fqdn string, kind uint16) ([]netip.Addr, error) {
 	q := new(dns.Msg)
 	q.SetQuestion(fqdn, kind)
 	q.SetEdns0(dns.DefaultMsgSize, false)
@@ -76,7 +79,7 @@ func (n *names) askFor(ctx context.Context, fqdn string, kind uint16) ([]netip.A
 	if err != nil {
 		return nil, fmt.Errorf("%q is no name: %w", fqdn, err)
 	}
-	if raw, err = n.query(ctx, raw); err != nil {
+	if raw, err = n.Query(ctx, raw); err != nil {
 		return nil, err
 	}
 	a := new(dns.Msg)
@@ -89,8 +92,8 @@ func (n *names) askFor(ctx context.Context, fqdn string, kind uint16) ([]netip.A
 	return dnsresolver.Addresses(a), nil
 }
 
-// parseHosts reads a hosts file (hosts(5)). Lines that it does not understand say nothing.
-func parseHosts(file []byte) map[string][]netip.Addr {
+// ParseHosts reads a hosts file (hosts(5)). Lines that it does not understand say nothing.
+func ParseHosts(file []byte) map[string][]netip.Addr {
 	hosts := map[string][]netip.Addr{}
 	lines := bufio.NewScanner(bytes.NewReader(file))
 	for lines.Scan() {

@@ -36,9 +36,9 @@ func (l *agentLink) AttachLaptop(at served, view *tunnel.PodView) (proxy string,
 		return "", err
 	}
 	w, resolver := l.wire(p, view)
-	n := &names{hosts: parseHosts(view.GetHosts()), resolv: p.resolv, query: resolver.Query}
+	n := &dnsresolver.Names{Hosts: dnsresolver.ParseHosts(view.GetHosts()), Resolv: p.resolv, Query: resolver.Query}
 	if _, err := os.Stat(laptopResolver); errors.Is(err, fs.ErrNotExist) {
-		n.system = func(ctx context.Context, name string) ([]netip.Addr, error) {
+		n.System = func(ctx context.Context, name string) ([]netip.Addr, error) {
 			addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 			w.answers.answered(true, addrs)
 			return addrs, err
@@ -67,7 +67,7 @@ func (l *agentLink) outletLoop(ctx context.Context) {
 }
 
 // dialName opens what a client of the proxy asked for by name or address, trying one address after the other.
-func (w *wiring) dialName(ctx context.Context, n *names, address string) (net.Conn, error) {
+func (w *wiring) dialName(ctx context.Context, n *dnsresolver.Names, address string) (net.Conn, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, err
@@ -79,7 +79,7 @@ func (w *wiring) dialName(ctx context.Context, n *names, address string) (net.Co
 	addrs := []netip.Addr{}
 	if addr, err := netip.ParseAddr(host); err == nil {
 		addrs = append(addrs, addr)
-	} else if addrs, err = n.lookup(ctx, host); err != nil {
+	} else if addrs, err = n.Lookup(ctx, host); err != nil {
 		return nil, err
 	}
 	var first error

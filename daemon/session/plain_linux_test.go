@@ -17,8 +17,6 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/miekg/dns"
-
 	"github.com/teleswap/teleswap/daemon/kube"
 	"github.com/teleswap/teleswap/proxy/procnet"
 	"github.com/teleswap/teleswap/proxy/tunnel"
@@ -164,54 +162,5 @@ func TestOutletLeadsIntoThePod(t *testing.T) {
 	}
 	if status, _, _ := ask("greeter:81", user); status != http.StatusBadGateway {
 		t.Errorf("a refused port: status %d", status)
-	}
-}
-
-func TestNamesAreLookedUpAsInThePod(t *testing.T) {
-	resolv, err := dns.ClientConfigFromReader(strings.NewReader("search shop.svc.cluster.local svc.cluster.local\nnameserver 10.96.0.10\noptions ndots:5\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	zone := map[string]string{"web.shop.svc.cluster.local.": "10.96.0.7", "db.data.svc.cluster.local.": "10.96.0.8", "example.com.": "192.0.2.1"}
-	n := &names{
-		resolv: resolv, hosts: parseHosts([]byte("10.244.0.9 web-pod\n::1 ip6-localhost\n")),
-		query: func(_ context.Context, msg []byte) ([]byte, error) {
-			q, a := new(dns.Msg), new(dns.Msg)
-			if err := q.Unpack(msg); err != nil {
-				return nil, err
-			}
-			name := q.Question[0].Name
-			a.SetReply(q)
-			ip, known := zone[name]
-			switch {
-			case strings.HasPrefix(name, "broken."):
-				a.Rcode = dns.RcodeServerFailure
-			case !known:
-				a.Rcode = dns.RcodeNameError
-			case q.Question[0].Qtype == dns.TypeA:
-				a.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeA, Class: dns.ClassINET}, A: net.ParseIP(ip)}}
-			}
-			return a.Pack()
-		},
-	}
-	for name, want := range map[string]string{
-		"web": "[10.96.0.7]", "db.data": "[10.96.0.8]", "example.com": "[192.0.2.1]", "example.com.": "[192.0.2.1]", "WEB-POD": "[10.244.0.9]",
-	} {
-		if got, err := n.lookup(t.Context(), name); err != nil || fmt.Sprint(got) != want {
-			t.Errorf("%s: %v, %v, want %s", name, got, err, want)
-		}
-	}
-	var failed *net.DNSError
-	if _, err := n.lookup(t.Context(), "nobody"); !errors.As(err, &failed) || !failed.IsNotFound {
-		t.Errorf("a name that does not exist: %v", err)
-	}
-	if _, err := n.lookup(t.Context(), "broken"); !errors.As(err, &failed) || failed.IsNotFound {
-		t.Errorf("a resolver that fails: %v", err)
-	}
-	n.system = func(context.Context, string) ([]netip.Addr, error) {
-		return []netip.Addr{netip.MustParseAddr("192.0.2.9")}, nil
-	}
-	if got, err := n.lookup(t.Context(), "nobody"); err != nil || fmt.Sprint(got) != "[192.0.2.9]" {
-		t.Errorf("by the laptop's system: %v, %v", got, err)
 	}
 }
