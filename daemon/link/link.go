@@ -11,6 +11,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/teleswap/teleswap/daemon/kube"
@@ -64,6 +65,9 @@ type Link struct {
 	stop   context.CancelFunc
 	loops  sync.WaitGroup
 	gone   chan struct{}
+	woke   chan struct{} // has room for one word that this machine has slept
+
+	down, up atomic.Uint64 // bytes of the agent's, and for it
 
 	mu      sync.Mutex
 	client  *tunnel.Client
@@ -78,7 +82,7 @@ func open(ctx context.Context, cfg Config, list []transport.Way) (*Link, error) 
 	}
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	l := &Link{
-		cfg: cfg, log: cfg.Logger, stop: stop, gone: make(chan struct{}), renewed: make(chan struct{}),
+		cfg: cfg, log: cfg.Logger, stop: stop, gone: make(chan struct{}), woke: make(chan struct{}, 1), renewed: make(chan struct{}),
 		ladder: &transport.Ladder{Ways: list, Handshake: tunnel.ClientHandshake(tlsConfig), Logger: cfg.Logger},
 	}
 	client, err := l.firstConnect(ctx)
@@ -88,11 +92,23 @@ func open(ctx context.Context, cfg Config, list []transport.Way) (*Link, error) 
 	}
 	l.client = client
 	l.loops.Go(func() { l.superviseLoop(life) })
+	l.loops.Go(func() {
+		ticker := time.NewTicker(wakeEvery)
+		defer ticker.Stop()
+		l.wakeLoop(life, ticker.C, wall)
+	})
 	return l, nil
 }
 
 func (l *Link) connect(ctx context.Context) (*tunnel.Client, error) {
-	return tunnel.Connect(ctx, tunnel.ClientConfig{Dial: l.ladder.Dial, Logger: l.log})
+	dial := func(ctx context.Context) (net.Conn, error) {
+		c, err := l.ladder.Dial(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return &counted{Conn: c, link: l}, nil
+	}
+	return tunnel.Connect(ctx, tunnel.ClientConfig{Dial: dial, Logger: l.log})
 }
 
 // firstConnect connects to an agent that has just been started: its container runs, but
@@ -236,6 +252,9 @@ func (l *Link) redial(ctx context.Context) (*tunnel.Client, error) {
 		timer := time.NewTimer(wait/2 + rand.N(wait))
 		select {
 		case <-timer.C:
+		case <-l.woke: // it is another time, and perhaps another network
+			timer.Stop()
+			wait = 50 * time.Millisecond
 		case <-ctx.Done():
 			timer.Stop()
 			return nil, context.Cause(ctx)
@@ -260,6 +279,29 @@ func (l *Link) replace(client *tunnel.Client) {
 
 // Transport is the name of the way that was taken.
 func (l *Link) Transport() string { return l.ladder.Chosen() }
+
+// Traffic is how many bytes have come from the agent and gone to it, in all tunnels, with what carries them but for the encryption.
+func (l *Link) Traffic() (down, up uint64) { return l.down.Load(), l.up.Load() }
+
+// counted is a tunnel's connection.
+type counted struct {
+	net.Conn
+	link *Link
+}
+
+// Read implements net.Conn.
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.link.down.Add(uint64(max(n, 0)))
+	return n, err
+}
+
+// Write implements net.Conn.
+func (c *counted) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.link.up.Add(uint64(max(n, 0)))
+	return n, err
+}
 
 // Gone is closed when the agent is lost for good; Err then says why.
 func (l *Link) Gone() <-chan struct{} { return l.gone }

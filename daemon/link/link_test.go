@@ -33,7 +33,8 @@ type lab struct {
 	lives error
 	conns []net.Conn
 	down  bool
-	early int // dials that come before the agent listens
+	mute  bool // connections carry nothing any more, but stay
+	early int  // dials that come before the agent listens
 }
 
 func (a *lab) Server() string { return "https://test" }
@@ -50,14 +51,31 @@ func (a *lab) DialPodProxy(ctx context.Context, _, _ string, _ int32) (net.Conn,
 	}
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "tcp", a.addr)
-	if err == nil {
-		a.conns = append(a.conns, c)
+	if err != nil {
+		return nil, err
 	}
-	return c, err
+	a.conns = append(a.conns, c)
+	return &mutable{c, a}, nil
 }
 
 func (a *lab) DialPortForward(context.Context, string, string, int32, string) (net.Conn, error) {
 	return nil, errors.New("no such way here")
+}
+
+// mutable is a connection that carries nothing while the lab is mute: packets are lost on the way.
+type mutable struct {
+	net.Conn
+	lab *lab
+}
+
+func (c *mutable) Write(p []byte) (int, error) {
+	c.lab.mu.Lock()
+	mute := c.lab.mute
+	c.lab.mu.Unlock()
+	if mute {
+		return len(p), nil
+	}
+	return c.Conn.Write(p)
 }
 
 // cut breaks every connection there is.
@@ -260,4 +278,53 @@ func TestDialOfAnAgentThatIsNotOurs(t *testing.T) {
 	if err == nil {
 		t.Fatal("an agent of another session was accepted")
 	}
+}
+
+// TestLinkLooksAfterASleep: a tunnel that nobody answers on is dialled again as soon as the clock has jumped, long before heartbeats
+// would miss anything; one that is fine is left alone.
+func TestLinkLooksAfterASleep(t *testing.T) {
+	a := newLab(t)
+	l, warned := a.dial(new(Dialer))
+	first, _ := l.Current()
+	ticks, clock := make(chan time.Time), make(chan time.Time, 4)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		l.wakeLoop(ctx, ticks, func() time.Time { return <-clock })
+	}()
+	now := time.Now()
+	clock <- now
+	clock <- now.Add(wakeEvery + wakeJump/2) // merely late
+	ticks <- now
+	now = now.Add(time.Hour)
+	clock <- now
+	ticks <- now
+	clock <- now.Add(wakeEvery)
+	ticks <- now // it has looked
+	if client, _ := l.Current(); client != first || first.Err() != nil {
+		t.Fatalf("a tunnel that stands was given up: %v", first.Err())
+	}
+	a.mu.Lock()
+	a.mute = true
+	a.mu.Unlock()
+	begun := time.Now()
+	clock <- now.Add(time.Hour)
+	ticks <- now
+	<-first.Done()
+	if err := first.Err(); !errors.Is(err, errSlept) {
+		t.Errorf("lost: %v, want by the sleep", err)
+	}
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("it took %s to find out", took)
+	}
+	a.mu.Lock()
+	a.mute = false
+	a.mu.Unlock()
+	<-warned
+	if _, err := l.Working(t.Context()); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	<-ended
 }

@@ -153,6 +153,10 @@ func (c *Client) end(err error) {
 	}
 }
 
+// Lose ends a tunnel that is found to be dead, before its heartbeats find it: its connections are reset, without a goodbye. It does
+// not wait; Close does.
+func (c *Client) Lose(err error) { c.end(err) }
+
 // spawn runs f in a goroutine that Close waits for. After Close it does nothing: all
 // that f could do is over.
 func (c *Client) spawn(f func()) {
