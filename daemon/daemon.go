@@ -6,6 +6,7 @@ package daemon
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,6 +20,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/teleswap/teleswap/daemon/api"
+	"github.com/teleswap/teleswap/daemon/connect"
 	"github.com/teleswap/teleswap/daemon/ledger"
 	"github.com/teleswap/teleswap/daemon/link"
 	"github.com/teleswap/teleswap/daemon/sandbox"
@@ -34,6 +36,8 @@ type Config struct {
 	User, Host string // as they will stand in marks
 	// Transport is the one way to the agents to take, by its name; empty: the best that works.
 	Transport string
+	// AloneFor is how long an agent in nobody's place stays in the cluster without this machine; 0 means 5 minutes.
+	AloneFor time.Duration
 	// Idle is how long a daemon without sessions stays; 0 means 10 minutes.
 	Idle time.Duration
 	// Say tells whoever started the daemon what it does before it serves. Nil: nobody.
@@ -74,7 +78,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
 	cfg.Logger.Info("daemon starts", "pid", os.Getpid(), "version", cfg.Version, "build", cfg.Build)
-	d, err := assemble(cfg)
+	d, err := assemble(context.WithoutCancel(ctx), cfg)
 	if err != nil {
 		return err
 	}
@@ -109,6 +113,7 @@ type daemon struct {
 	log      *slog.Logger
 	files    string // see sweptFilesDir
 	sessions *session.Manager
+	hub      *connect.Hub
 	boxes    *boxes
 	server   *grpc.Server
 	service  *service
@@ -124,7 +129,7 @@ func LeftBehind(stateDir string) bool {
 func ledgerDir(stateDir string) string { return filepath.Join(stateDir, "sessions") }
 
 // assemble opens what must be there before anything is replayed or served.
-func assemble(cfg Config) (*daemon, error) {
+func assemble(life context.Context, cfg Config) (*daemon, error) {
 	book, err := ledger.Open(ledgerDir(cfg.StateDir))
 	if err != nil {
 		return nil, err
@@ -137,12 +142,15 @@ func assemble(cfg Config) (*daemon, error) {
 	if err != nil {
 		return nil, errors.Join(err, handoffs.Close())
 	}
+	links := &link.Dialer{Only: cfg.Transport}
 	d := &daemon{cfg: cfg, log: cfg.Logger, files: files, boxes: newBoxes(handoffs, cfg.Logger)}
 	d.sessions = session.NewManager(session.Config{
-		Connect:  connector(cfg),
-		Redact:   redact,
+		Connect: connector(cfg),
+		Redact: func(data json.RawMessage, c session.Cluster, namespace string) (json.RawMessage, error) {
+			return redact(data, c, namespace)
+		},
 		Check:    sandbox.Check,
-		Dial:     session.LinkDialer{Dialer: &link.Dialer{Only: cfg.Transport}}.Dial,
+		Dial:     session.LinkDialer{Dialer: links}.Dial,
 		FilesDir: files,
 		Keys:     keyStore{cfg.Paths.Dir},
 		Ledger:   sessionLedger{book},
@@ -153,6 +161,7 @@ func assemble(cfg Config) (*daemon, error) {
 		Now:      time.Now,
 		Logger:   cfg.Logger,
 	})
+	d.hub = newHub(life, cfg, links, book, d.sessions.Adopt)
 	d.service = newService(cfg, d.sessions)
 	d.server = api.NewServer(d.service)
 	return d, nil
@@ -186,6 +195,7 @@ func (d *daemon) serve(ctx context.Context) error {
 	}
 	close(stop)
 	<-managed
+	err = errors.Join(err, d.hub.Close())
 	if lis != nil {
 		// Whoever asked for the end may start the next daemon as soon as he is answered.
 		err = errors.Join(err, lis.Close())

@@ -51,6 +51,7 @@ type Changer interface {
 	CreateNew(ctx context.Context, t *kube.Target, a kube.Agent, m kube.Mark) error
 	DeleteNew(ctx context.Context, name, agent string, notify kube.Notify) error
 	Shift(ctx context.Context, sh kube.Shift, agent string) error
+	DeleteConnect(ctx context.Context, session string, notify kube.Notify) error
 	Unshift(ctx context.Context, sh kube.Shift, agent string) (gone bool, err error)
 }
 

@@ -201,6 +201,10 @@ func (c *fakeCluster) CreateNew(_ context.Context, t *kube.Target, a kube.Agent,
 	return c.change("CreateNew", func() { c.agents[a.Name], c.marks[t.Name], c.isNew = true, m.ID, true })
 }
 
+func (c *fakeCluster) DeleteConnect(_ context.Context, id string, _ kube.Notify) error {
+	return c.change("DeleteConnect "+id, func() {})
+}
+
 func (c *fakeCluster) DeleteNew(_ context.Context, name, agent string, _ kube.Notify) error {
 	return c.change("DeleteNew", func() {
 		delete(c.agents, agent)

@@ -18,6 +18,8 @@ const (
 	undoAgent = "agent"
 	undoShift = "shift"
 	undoNew   = "new"
+	// undoConnect is of an agent in nobody's place; see package connect.
+	undoConnect = "connect"
 )
 
 // Records of versions that knew Deployments alone have no kinds: an empty one is that.
@@ -77,6 +79,10 @@ func (s *Session) undo(ctx context.Context, sw *swap, session string, st ledger.
 			return "", fmt.Errorf("read the undo of %s: %w", st.Name, err)
 		}
 		return s.undoNew(ctx, sw, u)
+	case undoConnect:
+		ctx, cancel := context.WithTimeout(ctx, goneTimeout)
+		defer cancel()
+		return "taken away", sw.cluster.DeleteConnect(ctx, session, s.notify())
 	case undoMark:
 		var u markUndo
 		if err := json.Unmarshal(st.Undo, &u); err != nil {
