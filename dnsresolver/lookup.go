@@ -11,8 +11,6 @@ import (
 	"sync"
 
 	"github.com/miekg/dns"
-
-	"github.com/teleswap/teleswap/dnsresolver"
 )
 
 // Names finds addresses as the C library does in the pod: /etc/hosts first, then the search domains of resolv.conf. It is for
@@ -89,7 +87,7 @@ func (n *Names) askFor(ctx context.Context, fqdn string, kind uint16) ([]netip.A
 	if a.Rcode != dns.RcodeSuccess && a.Rcode != dns.RcodeNameError {
 		return nil, fmt.Errorf("the resolver says %s", dns.RcodeToString[a.Rcode])
 	}
-	return dnsresolver.Addresses(a), nil
+	return Addresses(a), nil
 }
 
 // ParseHosts reads a hosts file (hosts(5)). Lines that it does not understand say nothing.
