@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -118,32 +117,10 @@ func TestWaysWatch(t *testing.T) {
 // delveVersion is pinned: its client's words are read here.
 const delveVersion = "v1.27.2"
 
-// delve is the debugger in a folder of the world's user. It is built once for all runs, through the module proxy.
+// delve is the debugger in a folder of the world's user.
 func delve(t *testing.T, w *scene.World) (dir string) {
 	t.Helper()
-	cache := os.Getenv("TELESWAP_CACHE")
-	if cache == "" {
-		base, err := os.UserCacheDir()
-		if err != nil {
-			t.Fatal(err)
-		}
-		cache = filepath.Join(base, "teleswap")
-	}
-	built := filepath.Join(cache, "tools", "dlv-"+delveVersion)
-	if _, err := os.Stat(built); err != nil {
-		temp := t.TempDir()
-		cmd := exec.CommandContext(t.Context(), "go", "install", "github.com/go-delve/delve/cmd/dlv@"+delveVersion)
-		cmd.Env = append(os.Environ(), "GOBIN="+temp, "GOFLAGS=")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v\n%s", cmd, err, out)
-		}
-		program, err := os.ReadFile(filepath.Join(temp, "dlv"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		writeProgram(t, built, program)
-	}
-	program, err := os.ReadFile(built)
+	program, err := os.ReadFile(goTool(t, "github.com/go-delve/delve", delveVersion, "cmd/dlv"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,24 +129,6 @@ func delve(t *testing.T, w *scene.World) (dir string) {
 		t.Fatal(err)
 	}
 	return filepath.Dir(path)
-}
-
-// writeProgram replaces a program at once: other runs may be about to.
-func writeProgram(t *testing.T, path string, program []byte) {
-	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	temp, err := os.CreateTemp(filepath.Dir(path), "new-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = temp.Write(program)
-	for _, err := range []error{err, temp.Chmod(0o755), temp.Close(), os.Rename(temp.Name(), path)} {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 }
 
 // atBreakpoint is how long the process stands. The target's liveness probe gives up after 3 s.
