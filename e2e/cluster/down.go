@@ -21,9 +21,21 @@ import (
 // killPatience is how long the kernel may take to end processes.
 const killPatience = 20 * time.Second
 
-// Down removes the clone's cluster and every trace of it, whole or half made. A
-// cluster that is not there is no error.
+// Down removes the clone's cluster and every trace of it, whole or half made; with the first
+// go those that the clone has beside it. A cluster that is not there is no error.
 func Down(ctx context.Context, n Names, logger *slog.Logger) error {
+	if n.Name != "" {
+		return n.down(ctx, logger)
+	}
+	others, err := n.others()
+	errs := []error{err}
+	for _, other := range others {
+		errs = append(errs, other.down(ctx, logger))
+	}
+	return errors.Join(append(errs, n.down(ctx, logger))...)
+}
+
+func (n Names) down(ctx context.Context, logger *slog.Logger) error {
 	unlock, err := n.lock(ctx, logger)
 	if err != nil {
 		return err
@@ -34,7 +46,7 @@ func Down(ctx context.Context, n Names, logger *slog.Logger) error {
 		return err
 	}
 	if !there {
-		logger.Info("no cluster of this clone is here", "clone", n.Clone)
+		logger.Info("no cluster of this clone is here", "clone", n.Clone, "name", n.Name)
 		return nil
 	}
 	began := time.Now()

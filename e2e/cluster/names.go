@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 
 	"github.com/teleswap/teleswap/e2e/cluster/netns"
 )
@@ -43,6 +44,7 @@ const machineRoot = "/var/lib/teleswap-cluster"
 // path, so that two clones do not meet, and a clean-up needs no memory.
 type Names struct {
 	Clone  string // the clone's root, without symbolic links
+	Name   string // of a further cluster of the clone; "" is the first
 	ID     string // 8 hex digits
 	Node   netns.Namespace
 	Laptop netns.Namespace
@@ -80,6 +82,41 @@ func namesFor(clone string) Names {
 		// Below the range that kernels take ephemeral ports from (32768).
 		WantPort: 20000 + (int(sum[4])<<8|int(sum[5]))%10000,
 	}
+}
+
+// clusterName is what may be in a path.
+var clusterName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?$`)
+
+// Another are the names of a further cluster of the same clone, which shares nothing with the first but the built programs. It
+// goes with the first at the latest.
+func (n Names) Another(name string) (Names, error) {
+	if !clusterName.MatchString(name) {
+		return Names{}, fmt.Errorf("a cluster's name %q: want a few of a-z, 0-9 and -", name)
+	}
+	other := namesFor(n.Clone + "\x00" + name)
+	other.Clone, other.Name, other.State = n.Clone, name, filepath.Join(n.Clone, ".cache", "cluster-"+name)
+	return other, nil
+}
+
+// others are the names of the clone's further clusters that have left a record.
+func (n Names) others() ([]Names, error) {
+	records, err := filepath.Glob(filepath.Join(machineRoot, "*", filepath.Base(n.record())))
+	if err != nil {
+		return nil, fmt.Errorf("look for the clone's other clusters: %w", err)
+	}
+	var found []Names
+	for _, path := range records {
+		r, err := loadRecord(path)
+		if err != nil || r == nil || r.Clone != n.Clone || r.Name == "" {
+			continue // another clone's, which may be at it
+		}
+		other, err := n.Another(r.Name)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, other)
+	}
+	return found, nil
 }
 
 // space is the network namespace of one side.

@@ -29,6 +29,7 @@ const (
 // derived is here.
 type Record struct {
 	Clone    string    `json:"clone"`
+	Name     string    `json:"name,omitempty"`
 	Phase    string    `json:"phase"`
 	Build    string    `json:"build"` // key of the programs
 	BootID   string    `json:"bootID"`

@@ -35,6 +35,57 @@ func TestNames(t *testing.T) {
 	}
 }
 
+func TestAnother(t *testing.T) {
+	n := namesFor("/home/me/teleswap")
+	other, err := n.Another("second")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, pair := range map[string][2]string{
+		"id": {n.ID, other.ID}, "state": {n.State, other.State}, "kubeconfig": {n.Kubeconfig(), other.Kubeconfig()}, "cgroup": {n.Cgroup, other.Cgroup},
+		"node": {n.Node.Name, other.Node.Name}, "laptop": {n.Laptop.File, other.Laptop.File}, "record": {n.record(), other.record()},
+	} {
+		if pair[0] == pair[1] {
+			t.Errorf("%s: both have %q", what, pair[0])
+		}
+	}
+	if other.Clone != n.Clone {
+		t.Errorf("clone %q, want %q", other.Clone, n.Clone)
+	}
+	if _, err := n.Another("../x"); err == nil {
+		t.Error("a name with a path in it is taken")
+	}
+}
+
+// TestDownTakesTheOthers: whoever takes the clone's cluster away need not know what else a killed run has left.
+func TestDownTakesTheOthers(t *testing.T) {
+	if err := Preflight(); err != nil {
+		t.Skip(err)
+	}
+	n, err := NewNames(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := n.Another("second")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(other.Home, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(other.Home) })
+	r := Record{Clone: other.Clone, Name: other.Name, Phase: phaseStarting, BootID: bootID()}
+	if err := r.save(other.record()); err != nil {
+		t.Fatal(err)
+	}
+	if err := Down(t.Context(), n, discard()); err != nil {
+		t.Fatal(err)
+	}
+	if there, err := other.traces(); err != nil || there {
+		t.Errorf("the second cluster's traces are left (%v)", err)
+	}
+}
+
 func TestNewNamesFollowsLinks(t *testing.T) {
 	dir := t.TempDir()
 	link := filepath.Join(t.TempDir(), "link")

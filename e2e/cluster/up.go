@@ -76,7 +76,7 @@ func Up(ctx context.Context, n Names, logger *slog.Logger) error {
 }
 
 func newStart(n Names, logger *slog.Logger, built, key string) *start {
-	record := &Record{Clone: n.Clone, Phase: phaseStarting, Build: key, BootID: bootID()}
+	record := &Record{Clone: n.Clone, Name: n.Name, Phase: phaseStarting, Build: key, BootID: bootID()}
 	return &start{Names: n, logger: logger, built: built, record: record, first: &record.Node}
 }
 

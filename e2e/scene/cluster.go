@@ -25,9 +25,13 @@ func (l *Lab) bringUp(ctx context.Context) error {
 	if err := up.Run(); err != nil {
 		return fmt.Errorf("cluster up: %w", err)
 	}
-	if err := l.readClusterStatus(ctx); err != nil {
+	s, err := l.clusterStatus(ctx)
+	if err != nil {
 		return err
 	}
+	l.kubeconfig, l.laptopKubeconfig, l.nodePID = s.Kubeconfig, s.KubeconfigLaptop, s.PID
+	l.Kubectl, l.Containerd = s.Kubectl, fmt.Sprintf("/proc/%d/root/run/containerd/containerd.sock", s.PID)
+	l.laptopNet = filepath.Join("/var/run/netns", s.LaptopNetworkNamespace)
 	return l.loadImages(ctx)
 }
 
@@ -38,26 +42,25 @@ func (l *Lab) cluster(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// readClusterStatus takes the cluster's paths from its own description.
-func (l *Lab) readClusterStatus(ctx context.Context) error {
-	out, err := l.cluster(ctx, "status", "-o", "json").Output()
+// clusterStatus is an embedded cluster's own description.
+type clusterStatus struct {
+	State, Why, Kubeconfig, KubeconfigLaptop, LaptopNetworkNamespace, Kubectl string
+	PID                                                                       int
+}
+
+// clusterStatus asks for that of the cluster that which names by the driver's flags. It must be up.
+func (l *Lab) clusterStatus(ctx context.Context, which ...string) (s clusterStatus, err error) {
+	out, err := l.cluster(ctx, append(which, "status", "-o", "json")...).Output()
 	if err != nil {
-		return fmt.Errorf("cluster status: %w", err)
-	}
-	var s struct {
-		State, Why, Kubeconfig, KubeconfigLaptop, LaptopNetworkNamespace, Kubectl string
-		PID                                                                       int
+		return s, fmt.Errorf("cluster status: %w", err)
 	}
 	if err := json.Unmarshal(out, &s); err != nil {
-		return fmt.Errorf("decode the cluster's status: %w", err)
+		return s, fmt.Errorf("decode the cluster's status: %w", err)
 	}
 	if s.State != "up" || s.Kubeconfig == "" || s.KubeconfigLaptop == "" || s.LaptopNetworkNamespace == "" {
-		return fmt.Errorf("the cluster is not up, or does not say all: %s", out)
+		return s, fmt.Errorf("the cluster is not up, or does not say all: %s", out)
 	}
-	l.kubeconfig, l.laptopKubeconfig, l.nodePID = s.Kubeconfig, s.KubeconfigLaptop, s.PID
-	l.Kubectl, l.Containerd = s.Kubectl, fmt.Sprintf("/proc/%d/root/run/containerd/containerd.sock", s.PID)
-	l.laptopNet = filepath.Join("/var/run/netns", s.LaptopNetworkNamespace)
-	return nil
+	return s, nil
 }
 
 // loadImages puts the built programs into images of one layer, and the images into the
@@ -71,7 +74,7 @@ func (l *Lab) loadImages(ctx context.Context) error {
 		"service-a":  {[]string{"/service-a"}, []string{l.Bin.ServiceA}},
 		"service-b":  {[]string{"/service-b"}, []string{l.Bin.ServiceB}},
 	} {
-		ref, archive := "teleswap.dev/e2e-"+name+":dev", filepath.Join(l.Dir, name+".tar")
+		ref, archive := "teleswap.dev/e2e-"+name+":dev", l.archive(name)
 		args := []string{"image", "build", "--ref", ref, "--user", "65532:65532", "-o", archive}
 		for _, arg := range im.entrypoint {
 			args = append(args, "--entrypoint", arg)
@@ -90,6 +93,9 @@ func (l *Lab) loadImages(ctx context.Context) error {
 	}
 	return nil
 }
+
+// archive is the file of an image.
+func (l *Lab) archive(image string) string { return filepath.Join(l.Dir, image+".tar") }
 
 func (im *Images) byName() map[string]*string {
 	return map[string]*string{

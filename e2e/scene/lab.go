@@ -46,6 +46,7 @@ type Lab struct {
 
 	second    sync.Mutex // held by the test that uses the second node
 	hasSecond bool       // whether the run has added it
+	another   anotherCluster
 
 	extras extras
 	docker dockerOnce
@@ -124,6 +125,9 @@ func (l *Lab) Close() {
 		if err := l.docker.docker.close(); err != nil {
 			l.say("end docker: %v", err)
 		}
+	}
+	if err := l.another.close(l); err != nil {
+		l.say("%v", err)
 	}
 	if l.Laptop != nil {
 		if err := l.Laptop.close(); err != nil {

@@ -19,7 +19,7 @@ import (
 	"github.com/teleswap/teleswap/e2e/cluster"
 )
 
-const usage = `usage: cluster [--clone DIR] [-v] COMMAND
+const usage = `usage: cluster [--clone DIR] [--name NAME] [-v] COMMAND
 
   up                     make the cluster, or find it well; as root
   down                   remove it and every trace of it; as root
@@ -33,6 +33,9 @@ const usage = `usage: cluster [--clone DIR] [-v] COMMAND
   image build FLAGS      write an image from files (see image build --help)
   exec --net laptop|node|NAME [--uid N] [--bind SRC:DST]... -- CMD [ARGS]
                          run a command on one side of the wire; as root
+
+With --name it is another cluster of the clone, beside the first: it shares nothing with
+it but the programs, and down without --name takes it, too.
 `
 
 // errUsage has been explained to the user already.
@@ -66,6 +69,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 func dispatch(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := newFlags("cluster", usage, stderr)
 	clone := flags.String("clone", "", "")
+	name := flags.String("name", "", "")
 	verbose := flags.Bool("v", false, "")
 	if err := flags.Parse(args); err != nil {
 		return parseError(err)
@@ -78,7 +82,7 @@ func dispatch(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	if args[0] == "image" {
 		return imageCommand(ctx, args[1:], stderr)
 	}
-	names, err := findNames(*clone)
+	names, err := findNames(*clone, *name)
 	if err != nil {
 		return err
 	}
@@ -109,7 +113,7 @@ func dispatch(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	return errUsage
 }
 
-func findNames(clone string) (cluster.Names, error) {
+func findNames(clone, name string) (cluster.Names, error) {
 	if clone == "" {
 		found, err := cluster.FindClone(".")
 		if err != nil {
@@ -117,7 +121,11 @@ func findNames(clone string) (cluster.Names, error) {
 		}
 		clone = found
 	}
-	return cluster.NewNames(clone)
+	names, err := cluster.NewNames(clone)
+	if err != nil || name == "" {
+		return names, err
+	}
+	return names.Another(name)
 }
 
 // asRoot runs a verb that takes no arguments, if this machine has what the

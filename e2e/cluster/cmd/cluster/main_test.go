@@ -25,6 +25,7 @@ func TestRun(t *testing.T) {
 		{"no such verb", []string{"jump"}, 2, `no command "jump"`},
 		{"no such flag", []string{"--jump"}, 2, "usage: cluster"},
 		{"no such clone", []string{"--clone", "/nonexistent", "status"}, 1, "/nonexistent"},
+		{"bad name", []string{"--name", "a/b", "status"}, 1, `a cluster's name "a/b"`},
 		{"no image verb", []string{"image"}, 2, "usage: cluster image build"},
 		{"no images", []string{"load-image"}, 2, "usage: cluster"},
 		{"image without output", []string{"image", "build", "--ref", "x:1"}, 1, "-o FILE"},
