@@ -148,6 +148,29 @@ func TestWaysUpFails(t *testing.T) {
 	w.WaitUnchanged()
 }
 
+// TestWaysUpHoldsAndMakes has a session that waits for a process of the user's, and one of what did not exist.
+func TestWaysUpHoldsAndMakes(t *testing.T) {
+	w, c, how := upWorld(t, "x")
+	w.File("shop/.teleswap.yaml", fmt.Sprintf(`sessions:
+  held: {target: a, expose: [18751:8080]}
+  made: {new: fresh, expose: [8080:80], command: [%q, -listen, ":8080", -name, local-made]}
+`, w.Lab.Bin.Probe))
+	run := w.Start(how, w.Lab.Bin.Teleswap, "up")
+	run.WaitStderr(`^held \| .*held for a process that you start yourself`)
+	run.WaitStderr(`^made \| swapped: `)
+	c.Far("http://a").WaitLocal("original")
+	ide := w.Start(scene.How{}, ideProbe(w, "18751", "ide")...)
+	run.WaitStderr("all 2 sessions are swapped")
+	c.Far("http://a").WaitLocal("ide")
+	c.Far("http://fresh").WaitLocal("local-made")
+	run.SignalGroup(sigint)
+	run.WaitEnd(0)
+	contains(t, "the end", run.Stderr(), "made | restored: ", "is gone, as before", "held | restored: ")
+	w.WaitUnchanged()
+	ide.Signal(sigterm)
+	ide.Wait()
+}
+
 // TestWaysUpTerminal has a terminal show a line a session, and types Ctrl-C, which reaches the processes once.
 func TestWaysUpTerminal(t *testing.T) {
 	w, c, how := upWorld(t, `[PROBE, -listen, ":8080", -name, local-a]`)

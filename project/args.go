@@ -38,7 +38,12 @@ func (s Session) Args(first ...string) []string {
 	yes("no-sandbox", s.NoSandbox)
 	flag("agent-image", s.AgentImage)
 	flag("agent-pull-policy", s.AgentPullPolicy)
-	args = append(append(args, s.Flags...), s.Target.Text)
+	args = append(args, s.Flags...)
+	if s.New {
+		flag("new", s.Target.Text)
+	} else {
+		args = append(args, s.Target.Text)
+	}
 	switch {
 	case s.Image != "":
 		args = append(append(args, "--docker-run"), s.Docker...)

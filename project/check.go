@@ -35,7 +35,7 @@ func Clashes(sessions []Session, place func(Place) Place) error {
 		if k.Namespace != "" {
 			where = " in namespace " + k.Namespace
 		}
-		found = append(found, Problem{s.file, s.where["target"], fmt.Sprintf(
+		found = append(found, Problem{s.file, s.targetAt(), fmt.Sprintf(
 			"%s swaps %s%s, and so does session %s; a workload can be swapped once at a time: leave one out, or name another namespace or context",
 			s.Name, s.Target.Text, where, seen[k][same].Name)})
 	}

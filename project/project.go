@@ -28,6 +28,7 @@ type File struct {
 type Session struct {
 	Name    string
 	Target  Target
+	New     bool   // the target is made for the session
 	Context string // empty: the current one
 	// Namespace is the target's; empty: the context's.
 	Namespace string
@@ -65,8 +66,8 @@ type Target struct {
 
 // Rules are what the words in a file must be like; they are those of the command line.
 type Rules struct {
-	// Target reads [KIND/]NAME[:CONTAINER].
-	Target func(text string) (Target, error)
+	// Target reads [KIND/]NAME[:CONTAINER], New NAME[:CONTAINER] of what is to be made.
+	Target, New func(text string) (Target, error)
 	// Expose, Publish and Port read what the flags of the same names take. They return what can be had once only; empty: as
 	// often as one likes.
 	Expose, Publish, Port func(text string) (key string, err error)
@@ -161,6 +162,7 @@ var decoders = map[string]func(s *Session, n *node, dir string){
 	"agent-pull-policy": func(s *Session, n *node, _ string) { s.AgentPullPolicy = n.text },
 	"flags":             func(s *Session, n *node, _ string) { s.Flags = words(n) },
 	"target":            func(s *Session, n *node, _ string) { s.Target.Text = n.text },
+	"new":               func(s *Session, n *node, _ string) { s.Target.Text, s.New = n.text, true },
 	"dir":               func(s *Session, n *node, dir string) { s.Dir = below(dir, n.text) },
 	"volumes": func(s *Session, n *node, _ string) {
 		for _, v := range words(n) {
@@ -199,9 +201,13 @@ func decode(name string, at Position, n *node, dir string, rules Rules) (Session
 		found = append(found, wrong...)
 	}
 	s.resolve()
-	target, err := rules.Target(s.Target.Text)
+	read := rules.Target
+	if s.New {
+		read = rules.New
+	}
+	target, err := read(s.Target.Text)
 	if err != nil {
-		found = append(found, Problem{At: s.where["target"], Text: err.Error()})
+		found = append(found, Problem{At: s.targetAt(), Text: err.Error()})
 	}
 	s.Target = target
 	return s, found
@@ -230,6 +236,14 @@ func below(dir, path string) string {
 	return filepath.Join(dir, path)
 }
 
+// targetAt is where the file says what the session stands for.
+func (s *Session) targetAt() Position {
+	if s.New {
+		return s.where["new"]
+	}
+	return s.where["target"]
+}
+
 // contradictions are keys that do not go together.
 func (s *Session) contradictions(n *node) []Problem {
 	var found []Problem
@@ -240,15 +254,20 @@ func (s *Session) contradictions(n *node) []Problem {
 		}
 		found = append(found, Problem{At: at, Text: s.Name + ": " + fmt.Sprintf(format, args...)})
 	}
+	for _, key := range []string{"node", "order", "skip-init", "lifecycle-hooks"} {
+		if s.New && n.field(key) != nil {
+			wrong(key, "%s is for what is swapped, and what new makes has nothing of the kind; leave it out", key)
+		}
+	}
 	if s.Image == "" {
 		for _, key := range []string{"docker", "volumes"} {
 			if n.field(key) != nil {
 				wrong(key, "%s is for a container, and there is no image; name one, or leave %s out", key, key)
 			}
 		}
-		if len(s.Command) == 0 && len(s.Expose) == 0 {
+		if len(s.Command) == 0 && len(s.Expose) == 0 && !slices.Contains(s.Flags, "--hold") {
 			wrong("", "there is no command and no image, so nothing would stand in the target's place; add one, "+
-				"or expose, for a process that you start yourself")
+				"or expose, for a process that you start yourself (or flags: [--hold], where no port is to be exposed)")
 		}
 		if len(s.Command) > 0 && s.Command[0] == "" {
 			wrong("command", "the command's first word is empty; it names the program")

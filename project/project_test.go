@@ -33,6 +33,12 @@ func plainRules() Rules {
 			}
 			return Target{Text: text, Kind: kind, Name: name}, nil
 		},
+		New: func(text string) (Target, error) {
+			if strings.Contains(text, "/") {
+				return Target{}, errors.New("new: no kind is named")
+			}
+			return Target{Text: text, Kind: "deployment", Name: text}, nil
+		},
 		Expose: port, Publish: port, Port: port,
 	}
 }
@@ -63,6 +69,10 @@ sessions:
   shell:
     target: job/once
     command: make run
+  fresh:
+    new: hello
+    expose: [8080]
+    image: hello
 `
 
 func TestParse(t *testing.T) {
@@ -84,6 +94,8 @@ func TestParse(t *testing.T) {
 		"idea in /home/me/shop: swap --context=near --namespace=shop --expose=8080 other",
 		"env ",
 		"shell in /home/me/shop: swap --context=near --namespace=shop job/once -- /bin/sh -c make run",
+		"env ",
+		"fresh in /home/me/shop: swap --context=near --namespace=shop --expose=8080 --new=hello --docker-run hello",
 		"env ",
 	}
 	if !slices.Equal(lines, want) {
@@ -117,6 +129,10 @@ func TestParseErrors(t *testing.T) {
 		{"a session twice", good + "  web: {target: b, command: c}\n", []string{`f:5:3: "web" is here twice, first at line 2`}},
 		{"a session's name", "sessions: {a b: {target: x, command: y}}\n", []string{`f:1:12: sessions: "a b" is no name for this`}},
 		{"no target", session("command: x"), []string{"f:2:3: sessions.web has no target; name the workload"}},
+		{"target and new", session("target: web\nnew: web\ncommand: x"), []string{"f:2:3: sessions.web has target and new"}},
+		{"a bad new", session("new: deployment/web\ncommand: x"), []string{"f:3:10: new: no kind is named"}},
+		{"a new one's node", session("new: web\nnode: n\ncommand: x"), []string{"f:4:11: web: node is for what is swapped"}},
+		{"nothing for a new one", session("new: web"), []string{"f:2:3: web: there is no command and no image"}},
 		{"target of a wrong type", session("target: [a]\ncommand: x"), []string{"f:3:13: sessions.web.target is a list; it must be a text"}},
 		{"a bad target", session("target: bad\ncommand: x"), []string{"f:3:13: target: bad"}},
 		{"no command", session("target: web"), []string{"f:2:3: web: there is no command and no image"}},
@@ -194,6 +210,9 @@ func TestSchemaAndParserAgree(t *testing.T) {
 		if key != "" {
 			keys[key] = value
 		}
+		if key == "new" {
+			delete(keys, "target")
+		}
 		text := "sessions:\n  s:\n"
 		for _, k := range slices.Sorted(maps.Keys(keys)) {
 			text += "    " + k + ": " + keys[k] + "\n"
@@ -227,6 +246,8 @@ func TestClashes(t *testing.T) {
   c: {target: statefulset/web, command: c}
   d: {target: web, command: c, context: far}
   e: {target: deployment/web:sidecar, command: c, context: far}
+  f: {new: web, command: c, namespace: other}
+  g: {new: web, command: c, namespace: other}
 `
 	file, err := Parse("f", []byte(text), plainRules())
 	if err != nil {
@@ -242,8 +263,8 @@ func TestClashes(t *testing.T) {
 		return p
 	}
 	err = Clashes(file.Sessions, place)
-	want := []string{"f:3:15: b swaps web in namespace shop, and so does session a;", "f:6:15: e swaps deployment/web:sidecar in namespace default, and so does session d;"}
-	if err == nil || strings.Count(err.Error(), "\n") != 1 || !strings.HasPrefix(err.Error(), want[0]) || !strings.Contains(err.Error(), "\n"+want[1]) {
+	want := []string{"f:3:15: b swaps web in namespace shop, and so does session a;", "f:6:15: e swaps deployment/web:sidecar in namespace default, and so does session d;", "f:8:12: g swaps web in namespace other, and so does session f;"}
+	if err == nil || strings.Count(err.Error(), "\n") != 2 || !strings.HasPrefix(err.Error(), want[0]) || !strings.Contains(err.Error(), "\n"+want[1]) || !strings.Contains(err.Error(), "\n"+want[2]) {
 		t.Errorf("got %v, want %v", err, want)
 	}
 	if err := Clashes(file.Sessions[2:4], place); err != nil {

@@ -66,9 +66,9 @@ func hold(schema *jsonschema.Schema, root *node) []Problem {
 	return found
 }
 
-// leaves are the errors that have no others as their causes.
+// leaves are the errors that have no others as their causes, and choices, which say by themselves what is wrong.
 func leaves(e *jsonschema.ValidationError) []*jsonschema.ValidationError {
-	if len(e.Causes) == 0 {
+	if _, choice := e.ErrorKind.(*kind.OneOf); len(e.Causes) == 0 || choice {
 		return []*jsonschema.ValidationError{e}
 	}
 	var all []*jsonschema.ValidationError
@@ -118,6 +118,15 @@ func explain(schema *jsonschema.Schema, root *node, e *jsonschema.ValidationErro
 			at = f.at
 		}
 		return one(at, "%s has no %s; %s", name, strings.Join(k.Missing, " and no "), missingHint(k.Missing))
+	case *kind.OneOf: // of a session, which has nothing else of the kind
+		at := here.at
+		if f := root.named(path); f != nil {
+			at = f.at
+		}
+		if len(k.Subschemas) > 0 {
+			return one(at, "%s has target and new; new makes a Deployment of its own, so leave one of them out", name)
+		}
+		return one(at, "%s has no target; name the workload that is swapped, for example target: deployment/web, or what is to be made, by new: NAME", name)
 	case *kind.Type:
 		return one(here.at, "%s is %s; it must be %s", name, called(k.Got), wanted(k.Want))
 	case *kind.Enum:
@@ -174,8 +183,6 @@ func missingHint(missing []string) string {
 	switch missing[0] {
 	case "sessions":
 		return "it names what `teleswap up` starts; `teleswap init` writes an example"
-	case "target":
-		return "name the workload that is swapped, for example target: deployment/web"
 	}
 	return "add it"
 }

@@ -15,11 +15,15 @@ import (
 
 // projectRules are the command line's own, for the words of a project file.
 func projectRules() project.Rules {
-	return project.Rules{
-		Target: func(text string) (project.Target, error) {
-			t, err := parseTarget(text)
+	target := func(parse func(string) (targetName, error)) func(string) (project.Target, error) {
+		return func(text string) (project.Target, error) {
+			t, err := parse(text)
 			return project.Target{Text: text, Kind: t.kind, Name: t.name}, err
-		},
+		}
+	}
+	return project.Rules{
+		Target: target(parseTarget),
+		New:    target(parseNew),
 		Expose: func(text string) (string, error) {
 			e, err := parseExpose(text)
 			return "the target's port " + portNumber{e.remote, e.udp}.String(), withText(text, err)

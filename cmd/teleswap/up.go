@@ -172,7 +172,11 @@ func (a *app) completeProject(ctx context.Context, o upOptions, named []string) 
 	var words []string
 	for _, s := range file.Sessions {
 		if !given[s.Name] {
-			words = append(words, s.Name+"\t"+s.Target.Text)
+			what := s.Target.Text
+			if s.New {
+				what += ", made anew"
+			}
+			words = append(words, s.Name+"\t"+what)
 		}
 	}
 	return words

@@ -20,6 +20,7 @@ func rules() project.Rules {
 	}
 	return project.Rules{
 		Target:  func(text string) (project.Target, error) { return project.Target{Text: text, Name: text}, nil },
+		New:     func(text string) (project.Target, error) { return project.Target{Text: text, Name: text}, nil },
 		Expose:  port,
 		Publish: port,
 		Port:    port,
