@@ -82,8 +82,10 @@ func TestWaysDocker(t *testing.T) {
 		if all := w.DockerClient("inspect", "teleswap-"+session, "teleswap-"+session+"-net"); strings.Contains(all, secretWord) {
 			t.Errorf("docker inspect shows a Secret:\n%s", all)
 		}
-		if got := w.DockerClient("exec", "teleswap-"+session, "/.teleswap/teleswap", "__container-gate", "sh", "-c", `printf %s "$SECRET_WORD"`); got != secretWord {
-			t.Errorf("a command that docker exec starts by the gate has SECRET_WORD=%q", got)
+		in := w.Start(scene.How{Stdin: strings.NewReader("typed")}, w.Lab.Bin.Teleswap, "exec", "web", "--", "sh", "-c", `printf '%s|%s|' "$SECRET_WORD" "$FROM_IMAGE"; cat; exit 7`)
+		in.WaitEnd(7)
+		if want := secretWord + "|image|typed"; in.Stdout() != want {
+			t.Errorf("a command in the container says %q, want %q", in.Stdout(), want)
 		}
 		run.SignalGroup(sigint)
 		run.WaitEnd(128 + int(sigint))
@@ -219,6 +221,16 @@ func TestWaysDockerTerminal(t *testing.T) {
 	tty.waitFor(w, "^C\r\n# ")
 	tty.enter(t, "echo st''ill $?\n")
 	tty.waitFor(w, "still 130")
+
+	beside := newTerminal(t, w)
+	shell := w.Start(scene.How{Terminal: beside.slave, Env: []string{"TERM=xterm", "SHELL=/no/such/shell"}}, w.Lab.Bin.Teleswap, "shell", "worker")
+	_ = beside.slave.Close()
+	beside.waitFor(w, "# ")
+	beside.enter(t, "echo $((6*7)) in $(hostname) on $(tty)\n")
+	beside.waitFor(w, "42 in "+w.Pods(scene.SessionLabel)[0].Name+" on /dev/pts/")
+	beside.enter(t, "exit 5\n")
+	shell.WaitEnd(5)
+
 	tty.enter(t, "exit 7\n")
 	run.WaitEnd(7)
 	tty.waitFor(w, "restored:")
@@ -317,6 +329,9 @@ func TestWaysDockerBadInput(t *testing.T) {
 		{"detached", scene.How{}, []string{"-d", image}, 2, []string{"--detach", "-d"}},
 		{"no such flag", scene.How{}, []string{"--volum", "/a:/b", image}, 2, []string{"--volum", "did you mean --volume"}},
 		{"no terminal", scene.How{}, []string{"-it", image}, 2, []string{"terminal"}},
+		{"a value that docker does not take", scene.How{}, []string{"--rm", "--memory", "much", image}, 2, []string{"much", "--memory", "nothing is changed"}},
+		{"a value that its daemon does not take", scene.How{}, []string{"--rm", "--cpus", "1000", image}, 2, []string{"CPUs", "nothing is changed"}},
+		{"a volume of nowhere", scene.How{}, []string{"-v", "/src:work", image}, 2, []string{"--volume /src:work", "absolute"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			writes := w.WatchWrites()
@@ -326,9 +341,9 @@ func TestWaysDockerBadInput(t *testing.T) {
 		})
 	}
 	// What only docker itself can find is its word, and the cluster is as before.
-	run := dockerRun(w, "worker", "--rm", "--memory", "much", image)
+	run := dockerRun(w, "worker", "--rm", "--user", "nobody-here", image)
 	run.WaitEnd(1)
-	contains(t, "standard error", run.Stderr(), "much", "docker run ended with status 125")
+	contains(t, "standard error", run.Stderr(), "nobody-here", "docker run ended with status 12")
 	run = dockerRun(w, "worker", "--rm", "--entrypoint", "no-such-program", image)
 	run.WaitEnd(1)
 	contains(t, "standard error", run.Stderr(), "no-such-program: command not found")

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/teleswap/teleswap/daemon/api"
 	"github.com/teleswap/teleswap/daemon/podview"
@@ -28,7 +30,8 @@ func (a *app) execCommand() *cobra.Command {
 		Long: `Runs one more command where a session's process runs: with the pod's network, names,
 volumes, variables and hostname, in your working directory and on your terminal. It ends
 with the session. The session is named by its id or its target; the only one there is
-needs no name. The exit status is the command's.`,
+needs no name. The exit status is the command's. Of a session of --docker-run it is
+docker exec, with the pod's variables: in the container, with its files.`,
 		Example: `  teleswap exec service-a -- curl http://service-b:5100/health
   teleswap exec k3x9qd -- psql -h db`,
 		ValidArgsFunction: a.completeExec,
@@ -60,13 +63,21 @@ started in it and listens is reached from the cluster where the session is held 
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.enter(cmd.Context(), strings.Join(args, ""), func(s *api.Session) []string {
 				fmt.Fprintf(a.err, "· in session %s, in the place of %s in %s; exit leaves it\n", s.GetId(), s.GetTarget(), dash(s.GetNamespace()))
-				if shell := os.Getenv("SHELL"); shell != "" {
-					return []string{shell}
-				}
-				return []string{plainExec}
+				return shellOf(s, os.Getenv("SHELL"))
 			})
 		},
 	}
+}
+
+// shellOf is what is run for a shell: the user's own, or in a container the best that it has.
+func shellOf(s *api.Session, own string) []string {
+	switch {
+	case s.GetContainer() != "":
+		return []string{plainExec, "-c", "if command -v bash >/dev/null; then exec bash; fi; exec " + plainExec}
+	case own != "":
+		return []string{own}
+	}
+	return []string{plainExec}
 }
 
 // completeExec offers sessions, and then what the shell would offer for a command.
@@ -82,6 +93,9 @@ func (a *app) enter(ctx context.Context, selector string, command func(*api.Sess
 	s, err := a.findSession(ctx, selector)
 	if err != nil {
 		return err
+	}
+	if s.GetContainer() != "" {
+		return a.enterContainer(s, command(s))
 	}
 	dir, err := os.Getwd()
 	if err != nil {
@@ -120,6 +134,22 @@ func (a *app) enter(ctx context.Context, selector string, command func(*api.Sess
 	}
 }
 
+// enterContainer becomes docker exec: its terminal, signals and exit status are the command's then. It returns only an error.
+func (a *app) enterContainer(s *api.Session, command []string) error {
+	path, err := exec.LookPath("docker")
+	if err != nil {
+		return fmt.Errorf("session %s is in docker's container %s, and there is no docker in your PATH to enter it by: %w", s.GetId(), s.GetContainer(), err)
+	}
+	flags := []string{"-i"}
+	if term.IsTerminal(int(a.in.Fd())) && term.IsTerminal(int(a.out.Fd())) {
+		flags = []string{"-it"}
+	}
+	if err := become(path, append([]string{"docker"}, runner.ExecWords(s.GetContainer(), flags, command)...)); err != nil {
+		return fmt.Errorf("run %s: %w", path, err)
+	}
+	return nil
+}
+
 // cannotEnter says why a session has no door.
 func cannotEnter(s *api.Session) error {
 	name := fmt.Sprintf("session %s (%s)", s.GetId(), s.GetTarget())
@@ -127,7 +157,7 @@ func cannotEnter(s *api.Session) error {
 	case "starting":
 		return fmt.Errorf("%s has no sandbox yet; `teleswap status` tells how far it is", name)
 	case "active":
-		return fmt.Errorf("%s has no sandbox that can be entered: it was started with --no-sandbox, or in a container, which `docker exec` enters", name)
+		return fmt.Errorf("%s has no sandbox that can be entered: it was started with --no-sandbox", name)
 	}
 	return fmt.Errorf("%s is ending; it cannot be entered any more", name)
 }

@@ -54,6 +54,9 @@ func (a *app) checkContainer(ctx context.Context, req *api.SwapRequest, w *wishe
 	if c.client, err = docker.Find(ctx); err != nil {
 		return err
 	}
+	if err = c.client.Check(ctx, run); err != nil {
+		return dockerError(err)
+	}
 	if c.image, err = c.client.Image(ctx, run, a.err); err != nil {
 		return dockerError(err)
 	}

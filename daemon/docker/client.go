@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -20,6 +21,9 @@ import (
 type Client struct {
 	// Path is the client's, Program that of this program, which containers get for their start.
 	Path, Program string
+
+	// remaps says that the daemon's containers are in a user namespace that is not the machine's.
+	remaps bool
 }
 
 // Image is what is needed of an image's configuration.
@@ -85,6 +89,9 @@ func (c *Client) checkDaemon(ctx context.Context) error {
 		return fmt.Errorf("ask docker for its daemon's address: %w", err)
 	}
 	host = strings.TrimSpace(host)
+	if about, err := c.output(ctx, "--version"); host == "" && err == nil && strings.Contains(about, "podman") {
+		return errPodman
+	}
 	socket, local := strings.CutPrefix(host, "unix://")
 	if !local {
 		return fmt.Errorf("docker's daemon is on another machine (%s): the container would not be on this one, where the swap's network is\n"+
@@ -98,8 +105,8 @@ func (c *Client) checkDaemon(ctx context.Context) error {
 		return fmt.Errorf("ask docker's daemon who it is: %w", err)
 	}
 	var info struct {
-		OperatingSystem, OSType string
-		ServerErrors            []string
+		OperatingSystem, OSType       string
+		ServerErrors, SecurityOptions []string
 	}
 	if err := json.Unmarshal([]byte(text), &info); err != nil {
 		return fmt.Errorf("ask docker's daemon who it is: %w; is %s Docker's own client?", err, c.Path)
@@ -113,8 +120,19 @@ func (c *Client) checkDaemon(ctx context.Context) error {
 	case info.OSType != "linux":
 		return fmt.Errorf("docker's daemon runs containers of %s; the swap's network is Linux's", info.OSType)
 	}
+	parts, err := c.output(ctx, "version", "--format", "{{json .Server.Components}}")
+	if err != nil {
+		return fmt.Errorf("ask docker's daemon who it is: %w", err)
+	}
+	if strings.Contains(parts, "Podman") {
+		return errPodman
+	}
+	c.remaps = slices.ContainsFunc(info.SecurityOptions, func(o string) bool { return o == "name=userns" || strings.HasPrefix(o, "name=userns,") })
 	return nil
 }
+
+var errPodman = errors.New("docker is Podman here, and --docker-run is made for Docker Engine's containers\n" +
+	"install Docker Engine beside it (https://docs.docker.com/engine/install/), or run the program itself: teleswap swap NAME --run COMMAND")
 
 // reach connects to the daemon's socket, because that says most plainly why it does not answer.
 func reach(ctx context.Context, socket string) error {
@@ -130,6 +148,35 @@ func reach(ctx context.Context, socket string) error {
 		return fmt.Errorf("docker is not running: nobody listens at %s\nstart it: sudo systemctl start docker", socket)
 	}
 	return fmt.Errorf("reach docker at %s: %w", socket, err)
+}
+
+// nowhere is an image that nobody has: .invalid is no domain (RFC 2606).
+const nowhere = "teleswap.invalid/none:none"
+
+// Check has docker itself look at the flags, as far as it does before it looks for the image: of an image that there is not it makes no
+// container, so nothing is changed. What it finds wrong is a *UsageError. A container that has the wished name already is found, too.
+func (c *Client) Check(ctx context.Context, r *Run) error {
+	if c.remaps && r.UserNS != "host" {
+		return refuse("docker's daemon puts containers into a user namespace (userns-remap), from where the swap's network cannot be entered\n" +
+			"have this one be without: --docker-run --userns=host …, or run the program itself: teleswap swap NAME --run COMMAND")
+	}
+	words := append([]string{"create", "--pull", "never", "--network", "container:teleswap-none", "--entrypoint", "/none"}, r.settings...)
+	_, err := c.output(ctx, append(words, nowhere)...)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil && !strings.Contains(err.Error(), nowhere) {
+		// What comes after the first line is the way to its help.
+		said, _, _ := strings.Cut(strings.TrimPrefix(err.Error(), "docker create: "), "\n")
+		return refuse("docker does not take the flags: %s\nnothing is changed; `docker run --help` says what they can be", said)
+	}
+	if r.Name == "" {
+		return nil
+	}
+	if _, err := c.output(ctx, "container", "inspect", "--format", "{{.Id}}", "--", r.Name); err == nil {
+		return refuse("docker has a container %s already: remove it (docker rm %s), or take another --name", r.Name, r.Name)
+	}
+	return nil
 }
 
 // Image is the image's configuration. One that is not here is pulled first; progress gets what docker says meanwhile.

@@ -34,7 +34,7 @@ func TestCheckDaemon(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = lis.Close() })
 	local := func(info string) string {
-		return "case $1 in context) echo unix://" + socket + ";; info) " + info + ";; esac"
+		return "case $1 in context) echo unix://" + socket + ";; info) " + info + `;; version) echo '[{"Name":"Engine"}]';; esac`
 	}
 	for _, tt := range []struct{ name, script, want string }{
 		{"fine", local(`echo '{"OSType":"linux","OperatingSystem":"Debian"}'`), ""},
@@ -46,6 +46,8 @@ func TestCheckDaemon(t *testing.T) {
 		{"other containers", local(`echo '{"OSType":"windows"}'`), "containers of windows"},
 		{"its daemon has errors", local(`echo '{"OSType":"linux","ServerErrors":["too old"]}'`), "too old"},
 		{"another program", local("echo hello"), "Docker's own client"},
+		{"podman by docker's name", `case $1 in --version) echo podman version 4.3.1;; esac`, "docker is Podman here"},
+		{"podman's socket", strings.Replace(local(`echo '{"OSType":"linux"}'`), "Engine", "Podman Engine", 1), "docker is Podman here"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			err := fake(t, tt.script).checkDaemon(t.Context())
@@ -91,6 +93,52 @@ func TestImage(t *testing.T) {
 				t.Errorf("got %+v", im)
 			}
 		})
+	}
+}
+
+func TestCheck(t *testing.T) {
+	const none = `echo "Error response from daemon: No such image: $image" >&2; exit 1`
+	script := func(create, inspect string) string {
+		return `for image; do :; done; echo "$@" >>"$0.words"; case $1 in create) ` + create + ";; container) " + inspect + ";; *) exit 9;; esac"
+	}
+	for _, tt := range []struct{ name, script, words, want string }{
+		{"fine", script(none, "exit 1"), "--rm -e A=1 --sig-proxy=false img", ""},
+		{"a wrong value", script(`{ echo 'invalid argument "much" for "--memory"'; echo; echo "Usage: x"; } >&2; exit 125`, "exit 1"), "--memory much img", `flags: invalid argument "much" for "--memory"` + "\nnothing is changed"},
+		{"the daemon's word", script(`echo "Error response from daemon: Minimum memory limit allowed is 6MB" >&2; exit 1`, "exit 1"), "-m 1 img", "Minimum memory limit"},
+		{"a name that is taken", script(none, "echo 1234"), "--name mine img", "docker rm mine"},
+		{"a name that is free", script(none, "exit 1"), "--name mine img", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r, err := Parse(strings.Fields(tt.words))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := fake(t, tt.script)
+			err = c.Check(t.Context(), r)
+			var usage *UsageError
+			if tt.want == "" && err != nil || tt.want != "" && (!errors.As(err, &usage) || !strings.Contains(err.Error(), tt.want)) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+			words, err := os.ReadFile(c.Path + ".words")
+			if err != nil || !strings.HasPrefix(string(words), "create --pull never ") || strings.Contains(string(words), "sig-proxy") ||
+				strings.Contains(string(words), " img") {
+				t.Errorf("asked %q, %v", words, err)
+			}
+		})
+	}
+}
+
+func TestCheckRemapped(t *testing.T) {
+	c := fake(t, `echo "No such image: `+nowhere+`" >&2; exit 1`)
+	c.remaps = true
+	for words, want := range map[string]string{"img": "userns-remap", "--userns=host img": ""} {
+		r, err := Parse(strings.Fields(words))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Check(t.Context(), r); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", words, err, want)
+		}
 	}
 }
 

@@ -5,6 +5,8 @@ package docker
 
 import (
 	"fmt"
+	"path"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -13,6 +15,8 @@ import (
 type Run struct {
 	// Flags are those that go on to Docker as they came, but for those that are fields here.
 	Flags []string
+	// settings are those of them that docker create has, too: what the container is.
+	settings []string
 	// Image and Args are what comes after the flags.
 	Image string
 	Args  []string
@@ -23,6 +27,7 @@ type Run struct {
 	Pull       string  // of --pull: always, missing, never; empty: missing
 	Platform   string
 	StopSignal string
+	UserNS     string // of --userns
 
 	// Interactive and Terminal are -i and -t, Attached says that some stream was named by --attach.
 	Interactive, Terminal, Attached bool
@@ -172,6 +177,8 @@ func (r *Run) take(name, value string, isSwitch bool, as []string) error {
 		r.Name = value
 	case "platform":
 		r.Platform = value
+	case "userns":
+		r.UserNS = value
 	case "stop-signal":
 		r.StopSignal = value
 	case "interactive":
@@ -189,8 +196,35 @@ func (r *Run) take(name, value string, isSwitch bool, as []string) error {
 			r.Places = append(r.Places, place)
 		}
 	}
+	if why := wrongValue(name, value); why != "" {
+		return refuse("docker's --%s %s: %s", name, value, why)
+	}
 	r.Flags = append(r.Flags, as...)
+	if _, of := attaching[name]; !of {
+		r.settings = append(r.settings, as...)
+	}
 	return nil
+}
+
+// containerName is what docker takes for a name (its reference, "docker run --name").
+var containerName = regexp.MustCompile(`^/?[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
+
+// wrongValue says why a value cannot be, of those that docker looks at only once it has the image; empty where it can.
+func wrongValue(flag, value string) string {
+	switch flag {
+	case "name":
+		if !containerName.MatchString(value) {
+			return "a container's name is of two or more letters, digits, _, . and -, and begins with one of the first two"
+		}
+	case "volume":
+		switch parts := strings.Split(value, ":"); {
+		case len(parts) > 3:
+			return "it has more parts than [SOURCE:]PATH[:OPTIONS]"
+		case !path.IsAbs(placeOf(flag, value)):
+			return "the PATH in the container must be absolute, in [SOURCE:]PATH[:OPTIONS]"
+		}
+	}
+	return ""
 }
 
 // placeOf is where in the container a flag puts something; empty where that cannot be told.
@@ -207,10 +241,10 @@ func placeOf(flag, value string) string {
 		return parts[1]
 	}
 	for part := range strings.SplitSeq(value, ",") {
-		key, path, _ := strings.Cut(part, "=")
+		key, place, _ := strings.Cut(part, "=")
 		switch strings.ToLower(key) {
 		case "target", "dst", "destination":
-			return path
+			return place
 		}
 	}
 	return ""

@@ -46,8 +46,8 @@ func TestParse(t *testing.T) {
 		{"a flag that is too new, joined", "--new-flag=1 img", "--new-flag=1", "img", "", nil},
 		{"a value that looks like a flag", "-e -x img", "-e -x", "img", "", nil},
 		{
-			"name and platform", "--name n --platform linux/amd64 --stop-signal INT img", "--name n --platform linux/amd64 --stop-signal INT", "img", "",
-			func(r *Run) bool { return r.Name == "n" && r.Platform == "linux/amd64" && r.StopSignal == "INT" },
+			"name and platform", "--name nn --platform linux/amd64 --stop-signal INT img", "--name nn --platform linux/amd64 --stop-signal INT", "img", "",
+			func(r *Run) bool { return r.Name == "nn" && r.Platform == "linux/amd64" && r.StopSignal == "INT" },
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -89,6 +89,10 @@ func TestParseRefuses(t *testing.T) {
 		{"-ite", "-e needs a value"},
 		{"--rm=perhaps img", "neither true nor false"},
 		{"-- -x", "no image"},
+		{"-v a:/b:ro:z img", "--volume a:/b:ro:z: it has more parts"},
+		{"-v rel img", "--volume rel: the PATH in the container must be absolute"},
+		{"--volume=/a:b img", "must be absolute"},
+		{"--name -x img", "--name -x: a container's name"},
 	} {
 		t.Run(tt.words, func(t *testing.T) {
 			_, err := Parse(strings.Fields(tt.words))

@@ -27,6 +27,9 @@ var valued = set(
 	"uts", "volume", "volume-driver", "volumes-from", "workdir",
 )
 
+// attaching are the flags that say how docker's client follows a container. docker create has none of them.
+var attaching = set("detach-keys", "sig-proxy")
+
 const (
 	podNetwork = "the container is in the pod's network, at the pod's addresses"
 	podNames   = "the container looks names up as the pod does"
