@@ -226,7 +226,7 @@ func TestWaysDockerTerminal(t *testing.T) {
 	shell := w.Start(scene.How{Terminal: beside.slave, Env: []string{"TERM=xterm", "SHELL=/no/such/shell"}}, w.Lab.Bin.Teleswap, "shell", "worker")
 	_ = beside.slave.Close()
 	beside.waitFor(w, "# ")
-	beside.enter(t, "echo $((6*7)) in $(hostname) on $(tty)\n")
+	beside.enter(t, "echo $((6*7)) in $(uname -n) on $(tty)\n")
 	beside.waitFor(w, "42 in "+w.Pods(scene.SessionLabel)[0].Name+" on /dev/pts/")
 	beside.enter(t, "exit 5\n")
 	shell.WaitEnd(5)
