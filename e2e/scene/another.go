@@ -127,7 +127,7 @@ type relay struct {
 }
 
 func (r *relay) open(laptop netns, address string) (err error) {
-	if r.lis, err = laptop.listen("tcp", address); err != nil {
+	if r.lis, err = laptop.listen(address); err != nil {
 		return fmt.Errorf("listen on the laptop for the other cluster: %w", err)
 	}
 	r.running.Go(func() { r.acceptLoop(address) })

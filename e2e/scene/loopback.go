@@ -13,10 +13,10 @@ import (
 func (w *World) ServeLoopbacks(h http.Handler) string {
 	w.T.Helper()
 	w.needsNode()
-	laptop, err := w.Lab.Laptop.net.listen("tcp", "127.0.0.1:0")
+	laptop, err := w.Lab.Laptop.net.listen("127.0.0.1:0")
 	w.must(err, "listen on the laptop's loopback")
 	address := laptop.Addr().String()
-	node, err := netns{fmt.Sprintf("/proc/%d/ns/net", w.Lab.nodePID)}.listen("tcp", address)
+	node, err := netns{fmt.Sprintf("/proc/%d/ns/net", w.Lab.nodePID)}.listen(address)
 	if err != nil {
 		_ = laptop.Close()
 	}

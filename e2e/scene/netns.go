@@ -40,13 +40,13 @@ func (n netns) enter(f func() error) error {
 	return f()
 }
 
-// listen opens a socket in the namespace. The address must be numeric: a name would be
+// listen opens a TCP socket in the namespace. The address must be numeric: a name would be
 // looked up by other threads.
-func (n netns) listen(network, address string) (net.Listener, error) {
+func (n netns) listen(address string) (net.Listener, error) {
 	var lis net.Listener
 	err := n.do(func() error {
 		var err error
-		lis, err = net.Listen(network, address)
+		lis, err = net.Listen("tcp", address)
 		return err
 	})
 	return lis, err

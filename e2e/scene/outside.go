@@ -99,7 +99,7 @@ func removeStrayOutsides(ctx context.Context) error {
 }
 
 func (o *Outside) serve(laptop netns) error {
-	web, err := netns{"/var/run/netns/" + o.space}.listen("tcp", net.JoinHostPort(o.Address, "80"))
+	web, err := netns{"/var/run/netns/" + o.space}.listen(net.JoinHostPort(o.Address, "80"))
 	if err != nil {
 		return fmt.Errorf("listen outside: %w", err)
 	}
@@ -112,7 +112,7 @@ func (o *Outside) serve(laptop netns) error {
 	if err != nil {
 		return fmt.Errorf("listen for the laptop's resolver: %w", err)
 	}
-	conns, err := laptop.listen("tcp", net.JoinHostPort(o.Resolver, "53"))
+	conns, err := laptop.listen(net.JoinHostPort(o.Resolver, "53"))
 	if err != nil {
 		return fmt.Errorf("listen for the laptop's resolver: %w", errors.Join(err, packets.Close()))
 	}
