@@ -41,7 +41,6 @@ type upSession struct {
 	cmd  *exec.Cmd
 	conn net.Conn // nil before it has said who it is, and after it has hung up
 
-	begun   time.Time
 	swapped bool
 	itself  bool // it began to end before it was told to
 	ended   bool // its process has
@@ -98,7 +97,10 @@ func (u *upping) run(exe, dir string, sessions []project.Session, signals <-chan
 		defer close(accepting)
 		u.acceptLoop(listener)
 	}()
-	for _, s := range sessions {
+	for _, s := range sessions { // all, before the first may fail
+		u.sessions = append(u.sessions, &upSession{Session: s})
+	}
+	for _, s := range u.sessions {
 		u.start(exe, s)
 	}
 	u.loop(signals)
@@ -177,18 +179,16 @@ func (u *upping) hearLoop(s *upSession, conn net.Conn, reports *json.Decoder) {
 }
 
 // start starts a session's process, in a group of its own, so that the keyboard's signals come by us.
-func (u *upping) start(exe string, of project.Session) {
-	s := &upSession{Session: of, begun: time.Now()}
-	u.sessions = append(u.sessions, s)
-	s.cmd = exec.Command(exe, of.Args(append([]string{"--" + overseerFlag + "=" + u.socket}, u.args...)...)...) //nolint:gosec // ourselves
-	s.cmd.Dir, s.cmd.Env = of.Dir, sessionEnviron(os.Environ())
+func (u *upping) start(exe string, s *upSession) {
+	s.cmd = exec.Command(exe, s.Args(append([]string{"--" + overseerFlag + "=" + u.socket}, u.args...)...)...) //nolint:gosec // ourselves
+	s.cmd.Dir, s.cmd.Env = s.Dir, sessionEnviron(os.Environ())
 	s.cmd.SysProcAttr = ownGroup()
 	// What the session's process leaves behind may hold its streams; it must not hold us.
 	s.cmd.WaitDelay = upPatience
-	out, errs := u.view.writer(of.Name, false), u.view.writer(of.Name, true)
+	out, errs := u.view.writer(s.Name, false), u.view.writer(s.Name, true)
 	s.cmd.Stdout, s.cmd.Stderr = out, errs
 	if err := s.cmd.Start(); err != nil {
-		u.view.say(of.Name, "it cannot be started: "+err.Error())
+		u.view.say(s.Name, "it cannot be started: "+err.Error())
 		s.ended, s.exit = true, err
 		u.settle(s)
 		return

@@ -84,8 +84,12 @@ func upWith(t *testing.T, keepGoing bool, targets []string, on map[string]os.Sig
 	view.out, view.err, view.ui.w = heard, heard, heard
 	var sessions []project.Session
 	for _, name := range targets {
+		at := dir
+		if name == "nowhere" {
+			at = filepath.Join(dir, "none")
+		}
 		sessions = append(sessions, project.Session{
-			Name: name, Target: project.Target{Text: name}, Dir: dir, Env: []string{"A=secret of " + name},
+			Name: name, Target: project.Target{Text: name}, Dir: at, Env: []string{"A=secret of " + name},
 		})
 	}
 	u := newUpping(view, []string{"--x"}, keepGoing)
@@ -158,6 +162,13 @@ func TestUp(t *testing.T) {
 			[]string{"fails", "a"},
 			false, nil, 3,
 			[]string{"fails | ✗ mark", "ending the others", "a     | ended by terminated", "1 of 2 sessions failed: fails (exit status 3)"},
+			"",
+		},
+		{
+			"the first cannot be started",
+			[]string{"nowhere", "a"},
+			false, nil, 1,
+			[]string{"nowhere | it cannot be started", "ending the others", "a       | ended by terminated", "1 of 2 sessions failed: nowhere (exit status 1)"},
 			"",
 		},
 		{
