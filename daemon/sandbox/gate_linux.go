@@ -4,6 +4,7 @@ import (
 	"encoding/gob"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"slices"
@@ -24,6 +25,8 @@ type pass struct {
 	Refused string
 	Env     []string // NAME=VALUE
 	Own     []string // names that keep the container's value
+	// Late is of a command that was started in the container beside its own: of what goes wrong nobody else tells.
+	Late bool
 }
 
 // gates is where gates report.
@@ -80,7 +83,7 @@ func (g *gate) open() error {
 }
 
 func (g *gate) refuse(err error) {
-	_ = gob.NewEncoder(g.conn).Encode(pass{Refused: err.Error()})
+	_ = gob.NewEncoder(g.conn).Encode(pass{Refused: err.Error(), Late: g.pass.Late})
 	_ = g.conn.Close()
 }
 
@@ -95,6 +98,7 @@ func (g *gates) serveLoop(command user) {
 		if err != nil {
 			continue
 		}
+		late.pass.Late = true
 		if late.UID == 0 || late.UID == command.UID {
 			go func() { _ = late.open() }() // ends when the command has started
 			continue
@@ -114,13 +118,24 @@ func Gate(argv []string) int {
 		fmt.Fprintln(os.Stderr, "teleswap: the swap has ended:", err)
 		return statusNoCommand
 	}
-	var p pass
-	if err := gob.NewDecoder(conn).Decode(&p); err != nil || p.Refused != "" {
-		return statusNoCommand // the keeper tells why
-	}
-	err = replace(argv, p.environment(os.Environ()))
-	_ = gob.NewEncoder(conn).Encode(err.Error())
+	passThrough(conn, argv, os.Stderr)
 	return statusNoCommand
+}
+
+// passThrough returns where the command cannot be started. Why the keeper tells, or else a line to says.
+func passThrough(conn net.Conn, argv []string, says io.Writer) {
+	var p pass
+	if err := gob.NewDecoder(conn).Decode(&p); err != nil {
+		return // the keeper has ended, and with it the container
+	}
+	why := p.Refused
+	if why == "" {
+		why = replace(argv, p.environment(os.Environ())).Error()
+		_ = gob.NewEncoder(conn).Encode(why)
+	}
+	if p.Late {
+		fmt.Fprintln(says, "teleswap:", why)
+	}
 }
 
 // environment lays the pod's variables over the container's, but for those that are the user's own.
