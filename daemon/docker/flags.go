@@ -169,6 +169,9 @@ func (r *Run) take(name, value string, isSwitch bool, as []string) error {
 		r.CIDFile = value
 		return nil
 	case "pull":
+		if value != "always" && value != "missing" && value != "never" {
+			return refuse("docker's --pull is always, missing or never, not %q", value)
+		}
 		r.Pull = value
 		return nil
 	case "detach", "publish-all", "restart", "help":

@@ -85,6 +85,7 @@ func TestParseRefuses(t *testing.T) {
 		{"--i img", "no flag --i"},
 		{"-z img", "no flag -z"},
 		{"-itz img", "no flag -z"},
+		{"--pull=newer img", `--pull is always, missing or never, not "newer"`},
 		{"--env", "--env needs a value"},
 		{"-ite", "-e needs a value"},
 		{"--rm=perhaps img", "neither true nor false"},
