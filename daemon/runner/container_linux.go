@@ -24,7 +24,7 @@ const (
 	removal = 30 * time.Second
 	// dockerFailed is docker run's exit status where it could not start the container.
 	dockerFailed = 125
-	// keepersWord is how long the keeper may take to say what has become of a container that has ended.
+	// keepersWord is how long the keeper may take to say what has become of a container that has ended, and Docker to kill one.
 	keepersWord = 5 * time.Second
 )
 
@@ -260,9 +260,16 @@ func (c *Container) await(cl *client) {
 	}
 }
 
-// kill has Docker kill a container, if it is there.
+// kill has Docker kill a container, if it is there. A daemon that does not answer is not waited for.
 func (c *Container) kill(name string) {
-	_ = exec.Command(c.spec.Client.Path, "kill", name).Run() //nolint:gosec,noctx // docker; it is short
+	cmd := exec.Command(c.spec.Client.Path, "kill", name) //nolint:gosec,noctx // docker; it is bounded below
+	cmd.WaitDelay = time.Second                            // for what docker has started
+	if cmd.Start() != nil {
+		return
+	}
+	late := time.AfterFunc(keepersWord, func() { _ = cmd.Process.Kill() })
+	defer late.Stop()
+	_ = cmd.Wait()
 }
 
 // watch waits for the end of the container, and then of its keeper.
