@@ -54,6 +54,9 @@ func (s *swapping) childStreams() streams {
 
 // heldLine says how a process comes to be the one that is waited for.
 func (s *swapping) heldLine() {
+	if s.wishes.exposes != "" {
+		return
+	}
 	variables := "--env-json FILE and --env-write FILE write its variables"
 	if file := cmp.Or(s.wishes.env.json, s.wishes.env.lines); file != "" {
 		variables = "its variables are in " + file
@@ -67,9 +70,12 @@ func (s *swapping) activeLine(m *api.Active) {
 	if s.app.background != nil {
 		end = "`teleswap leave " + s.sessionID + "`"
 	}
-	if s.wishes.hold {
+	switch {
+	case s.wishes.exposes != "":
+		s.exposedLine(end)
+	case s.wishes.hold:
 		s.ui.line("swapped: %s is now the process that you start, here or in `teleswap shell %s`; %s ends it", m.GetTarget(), s.sessionID, end)
-	} else {
+	default:
 		s.ui.line("swapped: %s is now this process (pid %d); %s ends it", m.GetTarget(), m.GetPid(), end)
 	}
 	s.app.sayActive(s.sessionID)

@@ -33,6 +33,8 @@ type wishes struct {
 	attach []string
 	// hold has no command run: the user starts the process himself.
 	hold bool
+	// exposes is the name of the Service, where the swap is nothing but one; empty: it is a swap.
+	exposes string
 	// up is the `teleswap up` that the swap belongs to; nil: none.
 	up *overseer
 }
@@ -310,6 +312,8 @@ func (s *swapping) verdict() error {
 	d := s.done
 	switch {
 	case !d.GetRestored() || d.GetUnchanged():
+	case s.wishes.exposes != "":
+		s.ui.line("the Service %s is gone, as before", s.wishes.exposes)
 	case s.req.GetNew():
 		s.ui.line("restored: %s is gone, as before", d.GetTarget())
 	default:
@@ -380,7 +384,11 @@ func (s *swapping) starter(session string, p *api.Prepare) starter {
 		spec, err := makeSpec(session, p, command, func(pod []string) ([]string, error) {
 			env := s.wishes.env
 			if p.GetNoSandbox() {
-				env = env.withPlain(p, local, pod, s.ui.line)
+				say := s.ui.line
+				if s.wishes.exposes != "" { // there is no process to tell it to
+					say = func(string, ...any) {}
+				}
+				env = env.withPlain(p, local, pod, say)
 			}
 			return env.plan(local, pod, command, warn)
 		})

@@ -37,7 +37,9 @@ const plainLimits = "no sandbox: the process is in this machine's own network an
 
 // startPlain has the owner start its process without a sandbox, and joins the laptop to the pod.
 func (s *Session) startPlain(ctx context.Context, sw *swap) (string, error) {
-	s.note(plainLimits)
+	if !s.req.NoVolumes || !s.req.Hold { // else it is a Service for what knows nothing of a pod
+		s.note(plainLimits)
+	}
 	here := onLaptop(sw.target.Need)
 	own := &plain{laptop: here, pid: s.pid}
 	var at served = own
