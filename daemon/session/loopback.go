@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/teleswap/teleswap/daemon/kube"
+	"github.com/teleswap/teleswap/proxy/entrance"
 	"github.com/teleswap/teleswap/proxy/tunnel"
 )
 
@@ -34,10 +35,10 @@ type neighbours struct {
 	// wanted are ports of the pod's loopback address that are here whatever listens there.
 	wanted []kube.Port
 
-	told  chan tunnel.PodListening // the latest
-	begun chan struct{}            // closed once what was told before the loop is there
-	open  map[place]*entrance      // follow's alone
-	skip  map[place]struct{}       // those that were warned of
+	told  chan tunnel.PodListening     // the latest
+	begun chan struct{}                // closed once what was told before the loop is there
+	open  map[place]*entrance.Entrance // follow's alone
+	skip  map[place]struct{}           // those that were warned of
 }
 
 // place is where a container listens.
@@ -61,7 +62,7 @@ func newNeighbours(box socketMaker, l *agentLink) *neighbours {
 			return client.DialContext(ctx, network, address)
 		},
 		told: make(chan tunnel.PodListening, 1), begun: make(chan struct{}),
-		open: make(map[place]*entrance), skip: make(map[place]struct{}),
+		open: make(map[place]*entrance.Entrance), skip: make(map[place]struct{}),
 	}
 }
 
@@ -89,7 +90,7 @@ func (n *neighbours) followLoop(ctx context.Context) {
 			n.follow(ctx, e)
 		case <-ctx.Done():
 			for _, nb := range n.open {
-				nb.close()
+				nb.Close()
 			}
 			return
 		}
@@ -102,7 +103,7 @@ func (n *neighbours) follow(ctx context.Context, e tunnel.PodListening) {
 	for p, nb := range n.open {
 		if !slices.Contains(want, p) {
 			delete(n.open, p)
-			nb.close()
+			nb.Close()
 		}
 	}
 	for _, p := range want {
@@ -162,7 +163,7 @@ func places(network string, addrs []netip.AddrPort) []place {
 }
 
 // begin listens where a container does.
-func (n *neighbours) begin(ctx context.Context, p place) (*entrance, error) {
+func (n *neighbours) begin(ctx context.Context, p place) (*entrance.Entrance, error) {
 	f, err := n.box.Listen(p.network, p.addr)
 	if errors.Is(err, syscall.EAFNOSUPPORT) && p.addr.Addr().IsUnspecified() { // a laptop without IPv6
 		f, err = n.box.Listen(p.network[:3]+"4", netip.AddrPortFrom(netip.IPv4Unspecified(), p.addr.Port()))
@@ -171,7 +172,7 @@ func (n *neighbours) begin(ctx context.Context, p place) (*entrance, error) {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }()
-	e := &entrance{name: "another container's " + p.String(), log: n.log, dial: func(ctx context.Context, from, at netip.AddrPort) (net.Conn, error) {
+	e := &entrance.Entrance{Name: "another container's " + p.String(), Log: n.log, Dial: func(ctx context.Context, from, at netip.AddrPort) (net.Conn, error) {
 		if p.isUDP() { // which knows no address of its own where it is bound to all
 			at = p.sentTo(from)
 		}
@@ -182,14 +183,14 @@ func (n *neighbours) begin(ctx context.Context, p place) (*entrance, error) {
 		if err != nil {
 			return nil, fmt.Errorf("use a socket of the sandbox: %w", err)
 		}
-		e.receive(ctx, pc.(*net.UDPConn))
+		e.Receive(ctx, pc.(*net.UDPConn))
 		return e, nil
 	}
 	lis, err := net.FileListener(f)
 	if err != nil {
 		return nil, fmt.Errorf("use a socket of the sandbox: %w", err)
 	}
-	e.listen(ctx, lis)
+	e.Listen(ctx, lis)
 	return e, nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/teleswap/teleswap/daemon/restart"
+	"github.com/teleswap/teleswap/proxy/entrance"
 )
 
 // Publish is a port of the process, Inside, that is reached at an address and port of the laptop. A request's port
@@ -78,7 +79,7 @@ func (e *PublishError) Unwrap() error { return e.Err }
 // process sees it come from its own loopback address.
 type publisher struct {
 	log  *slog.Logger
-	open []*entrance
+	open []*entrance.Entrance
 	all  []Publish // with the ports that they have
 
 	// gate lets connections wait for a process that is restarted; nil: none is.
@@ -104,17 +105,17 @@ func newPublisher(ctx context.Context, wanted []Publish, gate *restart.Gate, log
 
 // add takes one port.
 func (p *publisher) add(ctx context.Context, w Publish) error {
-	e := &entrance{name: "the published port " + w.String(), log: p.log}
+	e := &entrance.Entrance{Name: "the published port " + w.String(), Log: p.log}
 	var local net.Addr
 	if w.UDP {
 		pc, err := net.ListenUDP(w.network(), net.UDPAddrFromAddrPort(w.At))
 		if err != nil {
 			return err
 		}
-		e.dial = func(context.Context, netip.AddrPort, netip.AddrPort) (net.Conn, error) {
+		e.Dial = func(context.Context, netip.AddrPort, netip.AddrPort) (net.Conn, error) {
 			return p.dial("udp", w.Inside)
 		}
-		e.receive(ctx, pc)
+		e.Receive(ctx, pc)
 		local = pc.LocalAddr()
 	} else {
 		var lc net.ListenConfig
@@ -123,13 +124,13 @@ func (p *publisher) add(ctx context.Context, w Publish) error {
 		if err != nil {
 			return err
 		}
-		e.dial = func(ctx context.Context, _, _ netip.AddrPort) (net.Conn, error) {
+		e.Dial = func(ctx context.Context, _, _ netip.AddrPort) (net.Conn, error) {
 			return p.gate.Dial(ctx, w.Inside, func() (net.Conn, error) { return p.dial("tcp", w.Inside) })
 		}
-		e.listen(ctx, lis)
+		e.Listen(ctx, lis)
 		local = lis.Addr()
 	}
-	w.At = netip.AddrPortFrom(w.At.Addr(), addrPortOf(local).Port())
+	w.At = netip.AddrPortFrom(w.At.Addr(), entrance.AddrPortOf(local).Port())
 	p.open, p.all = append(p.open, e), append(p.all, w)
 	return nil
 }
@@ -172,7 +173,7 @@ func (p *publisher) close() {
 		return
 	}
 	for _, e := range p.open {
-		e.close()
+		e.Close()
 	}
 }
 

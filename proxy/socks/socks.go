@@ -13,6 +13,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 
@@ -33,6 +34,8 @@ type Server struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// User and Password are asked of every client, unless both are empty.
 	User, Password string
+	// Pages answers requests for what is on the proxy itself (a path, no whole address), without a password. Nil: there is nothing.
+	Pages http.Handler
 	// Logger: nil discards. Addresses are logged at debug level only, credentials never.
 	Logger *slog.Logger
 }

@@ -155,6 +155,25 @@ func TestConnectToHTTPS(t *testing.T) {
 	}
 }
 
+func TestPages(t *testing.T) {
+	pages := http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
+		fmt.Fprint(rw, "page ", req.URL.Path, " of ", req.Host)
+	})
+	l := newLab(t, &Server{User: "u", Password: "p", Pages: pages}, nil)
+	direct := &http.Client{Transport: &http.Transport{}}
+	t.Cleanup(direct.CloseIdleConnections)
+	if got := get(t, direct, "http://"+l.addr+"/proxy.pac"); got != "200 page /proxy.pac of "+l.addr {
+		t.Errorf("the page: %q", got)
+	}
+	if got := get(t, l.client(t, "http", nil), "http://db.shop/proxy.pac"); !strings.HasPrefix(got, "407 ") {
+		t.Errorf("somebody else's page without a password: %q", got)
+	}
+	none := newLab(t, &Server{}, nil)
+	if got := get(t, direct, "http://"+none.addr+"/proxy.pac"); !strings.HasPrefix(got, "400 ") {
+		t.Errorf("without pages: %q", got)
+	}
+}
+
 func TestFailuresAreTold(t *testing.T) {
 	cases := []struct {
 		name  string

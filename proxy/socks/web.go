@@ -97,6 +97,10 @@ func (w *web) count(_ net.Conn, state http.ConnState) {
 func (w *web) handle(ctx context.Context, rw http.ResponseWriter, req *http.Request) {
 	w.running.Add(1) // its connection still counts
 	defer w.running.Done()
+	if pages := w.server.Pages; pages != nil && req.Method != http.MethodConnect && req.URL.Host == "" {
+		pages.ServeHTTP(rw, req) // a browser that fetches its settings knows of no password yet
+		return
+	}
 	if !w.allowed(req) {
 		rw.Header().Set("Proxy-Authenticate", `Basic realm="teleswap"`)
 		http.Error(rw, "teleswap: the proxy wants a user and a password", http.StatusProxyAuthRequired)

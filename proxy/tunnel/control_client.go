@@ -182,6 +182,15 @@ func (c *Client) request(ctx context.Context, what string, m *tunnelpb.ControlRe
 	}
 }
 
+// RoundTrip measures how long a word to the agent and its answer take now.
+func (c *Client) RoundTrip(ctx context.Context) (time.Duration, error) {
+	begun := time.Now()
+	err := c.request(ctx, "measure the way to the agent", &tunnelpb.ControlRequest{
+		Kind: &tunnelpb.ControlRequest_Heartbeat{Heartbeat: &tunnelpb.Heartbeat{}},
+	})
+	return time.Since(begun), err
+}
+
 // SetReady tells the agent whether the local process listens, which is what the pod's
 // readiness probe is answered by. It returns once the agent answers so. Ready also ends
 // a Hold.

@@ -39,9 +39,15 @@ func TestControlRequests(t *testing.T) {
 	if err := c.Hold(t.Context()); err == nil || !strings.Contains(err.Error(), "cannot be done") {
 		t.Errorf("got %v", err)
 	}
+	if took, err := c.RoundTrip(t.Context()); err != nil || took <= 0 {
+		t.Errorf("a round trip took %s, %v", took, err)
+	}
 	_ = c.Close()
 	if err := c.Hold(t.Context()); !errors.Is(err, ErrClosed) {
 		t.Errorf("after close: %v", err)
+	}
+	if _, err := c.RoundTrip(t.Context()); !errors.Is(err, ErrClosed) {
+		t.Errorf("a round trip after close: %v", err)
 	}
 }
 

@@ -1,4 +1,6 @@
-package session
+// Package entrance joins what arrives at a socket, connections or datagrams, to what is dialled for it on the other side of a
+// network's border: a port of this machine that leads into a sandbox or a cluster, or one in a sandbox that leads out. It knows neither.
+package entrance
 
 import (
 	"context"
@@ -25,53 +27,53 @@ const (
 	acceptPause = 100 * time.Millisecond
 )
 
-// entrance is a socket that listens on one side of a network's border; each connection, and each flow of datagrams, is
-// joined to one that is dialled on the other.
-type entrance struct {
-	name string // for the log
-	log  *slog.Logger
-	// dial opens the other side's connection for a client at from, which called the address at. ctx ends with the
+// Entrance is a socket that listens on one side of a network's border; each connection, and each flow of datagrams, is
+// joined to one that is dialled on the other. Its fields are needed, and must not be changed once it listens.
+type Entrance struct {
+	Name string // for the log
+	Log  *slog.Logger
+	// Dial opens the other side's connection for a client at from, which called the address at. ctx ends with the
 	// entrance.
-	dial func(ctx context.Context, from, at netip.AddrPort) (net.Conn, error)
+	Dial func(ctx context.Context, from, at netip.AddrPort) (net.Conn, error)
 
 	socket io.Closer          // what listens
 	stop   context.CancelFunc // ends its connections and flows
 	served sync.WaitGroup
 }
 
-// listen takes connections until close, or the end of ctx. The entrance closes the listener.
-func (e *entrance) listen(ctx context.Context, lis net.Listener) {
+// Listen takes connections until Close, or the end of ctx. The entrance closes the listener. Listen or Receive is called once.
+func (e *Entrance) Listen(ctx context.Context, lis net.Listener) {
 	e.socket = lis
 	ctx, e.stop = context.WithCancel(ctx)
 	e.served.Go(func() { e.acceptLoop(ctx, lis) })
 }
 
-// receive takes datagrams as listen takes connections.
-func (e *entrance) receive(ctx context.Context, pc *net.UDPConn) {
+// Receive takes datagrams as Listen takes connections: a flow for each client, which ends after 60 s of silence.
+func (e *Entrance) Receive(ctx context.Context, pc *net.UDPConn) {
 	e.socket = pc
 	ctx, e.stop = context.WithCancel(ctx)
 	e.served.Go(func() { e.receiveLoop(ctx, pc) })
 }
 
-// close ends the socket, then its connections, and waits for them: whoever sees one end and connects again at once
+// Close ends the socket, then its connections, and waits for them: whoever sees one end and connects again at once
 // is refused.
-func (e *entrance) close() {
+func (e *Entrance) Close() {
 	if err := e.socket.Close(); err != nil {
-		e.log.Debug("close an entrance", "of", e.name, "error", err)
+		e.Log.Debug("close an entrance", "of", e.Name, "error", err)
 	}
 	e.stop()
 	e.served.Wait()
 }
 
 // acceptLoop takes connections until the listener is closed. The connections end with ctx.
-func (e *entrance) acceptLoop(ctx context.Context, lis net.Listener) {
+func (e *Entrance) acceptLoop(ctx context.Context, lis net.Listener) {
 	for {
 		c, err := lis.Accept()
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return
 		case err != nil:
-			e.log.Warn("accept", "for", e.name, "error", err)
+			e.Log.Warn("accept", "for", e.Name, "error", err)
 			select {
 			case <-time.After(acceptPause):
 			case <-ctx.Done():
@@ -83,22 +85,22 @@ func (e *entrance) acceptLoop(ctx context.Context, lis net.Listener) {
 }
 
 // connect joins a connection to its other side; where there is none it is reset.
-func (e *entrance) connect(ctx context.Context, c net.Conn) {
-	remote, err := e.dial(ctx, addrPortOf(c.RemoteAddr()), addrPortOf(c.LocalAddr()))
+func (e *Entrance) connect(ctx context.Context, c net.Conn) {
+	remote, err := e.Dial(ctx, AddrPortOf(c.RemoteAddr()), AddrPortOf(c.LocalAddr()))
 	if err != nil {
-		e.log.Debug("dial", "for", e.name, "error", err)
+		e.Log.Debug("dial", "for", e.Name, "error", err)
 		relay.Reset(c)
 		return
 	}
 	stop := context.AfterFunc(ctx, func() { relay.Reset(c); relay.Reset(remote) })
 	defer stop()
 	if err := relay.Relay(c, remote); err != nil {
-		e.log.Debug("a connection was cut", "of", e.name, "error", err)
+		e.Log.Debug("a connection was cut", "of", e.Name, "error", err)
 	}
 }
 
 // receiveLoop takes datagrams until the socket is closed, and sorts them into flows, which end with ctx.
-func (e *entrance) receiveLoop(ctx context.Context, pc *net.UDPConn) {
+func (e *Entrance) receiveLoop(ctx context.Context, pc *net.UDPConn) {
 	var mu sync.Mutex
 	flows := make(map[netip.AddrPort]*sender)
 	buf := make([]byte, 1<<16)
@@ -130,23 +132,23 @@ func (e *entrance) receiveLoop(ctx context.Context, pc *net.UDPConn) {
 }
 
 // carry joins a flow to its other side.
-func (e *entrance) carry(ctx context.Context, s *sender) {
+func (e *Entrance) carry(ctx context.Context, s *sender) {
 	defer func() { _ = s.Close() }()
-	remote, err := e.dial(ctx, s.from, addrPortOf(s.pc.LocalAddr()))
+	remote, err := e.Dial(ctx, s.from, AddrPortOf(s.pc.LocalAddr()))
 	if err != nil {
-		e.log.Debug("dial", "for", e.name, "error", err)
+		e.Log.Debug("dial", "for", e.Name, "error", err)
 		return
 	}
 	stop := context.AfterFunc(ctx, func() { _ = remote.Close() })
 	defer stop()
 	flow := relay.Flow{Idle: senderIdle}
 	if err := flow.Relay(s, remote); err != nil {
-		e.log.Debug("a flow of datagrams ended", "of", e.name, "error", err)
+		e.Log.Debug("a flow of datagrams ended", "of", e.Name, "error", err)
 	}
 }
 
-// addrPortOf is a socket's address; not valid where it has none.
-func addrPortOf(a net.Addr) netip.AddrPort {
+// AddrPortOf is the address of a socket of TCP or UDP; not valid where it has none.
+func AddrPortOf(a net.Addr) netip.AddrPort {
 	var ap netip.AddrPort
 	switch a := a.(type) {
 	case *net.TCPAddr:
