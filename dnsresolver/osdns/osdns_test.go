@@ -73,20 +73,20 @@ func TestPlainKeepsTheFormerServersBehindOurs(t *testing.T) {
 	for _, tc := range []struct{ name, before, want string }{
 		{
 			"one server", "nameserver 10.0.0.1\n",
-			headline + "nameserver 127.84.83.53\nnameserver 10.0.0.1\nsearch shop.svc.cluster.local svc.cluster.local\n",
+			headline + "nameserver 127.84.83.53\nnameserver 10.0.0.1\nsearch shop.svc.cluster.local svc.cluster.local\noptions timeout:1\n",
 		},
 		{
 			"search and rotate", "# mine\nsearch corp.example\nnameserver 10.0.0.1\noptions rotate timeout:1\nnameserver 10.0.0.2",
 			headline + "nameserver 127.84.83.53\n# mine\nsearch corp.example\nnameserver 10.0.0.1\noptions timeout:1\nnameserver 10.0.0.2\n" +
-				"search shop.svc.cluster.local svc.cluster.local corp.example\n",
+				"search shop.svc.cluster.local svc.cluster.local corp.example\noptions timeout:1\n",
 		},
 		{
 			"rotate alone, domain", "options rotate\ndomain corp.example # x\nnameserver 10.0.0.1\n",
-			headline + "nameserver 127.84.83.53\ndomain corp.example # x\nnameserver 10.0.0.1\nsearch shop.svc.cluster.local svc.cluster.local corp.example\n",
+			headline + "nameserver 127.84.83.53\ndomain corp.example # x\nnameserver 10.0.0.1\nsearch shop.svc.cluster.local svc.cluster.local corp.example\noptions timeout:1\n",
 		},
 		{
 			"no server at all", "",
-			headline + "nameserver 127.84.83.53\nnameserver 127.0.0.1\nsearch shop.svc.cluster.local svc.cluster.local\n",
+			headline + "nameserver 127.84.83.53\nnameserver 127.0.0.1\nsearch shop.svc.cluster.local svc.cluster.local\noptions timeout:1\n",
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -148,7 +148,7 @@ func TestRevertAfterDeathInTheMiddleOfIt(t *testing.T) {
 func TestRevertLeavesWhatOthersWrote(t *testing.T) {
 	for _, tc := range []struct{ name, now, want string }{
 		{"all new", "nameserver 192.0.2.1\n", "nameserver 192.0.2.1\n"},
-		{"added to ours", "%s# added\n", "nameserver 10.0.0.1\nsearch shop.svc.cluster.local svc.cluster.local\n# added\n"},
+		{"added to ours", "%s# added\n", "nameserver 10.0.0.1\nsearch shop.svc.cluster.local svc.cluster.local\noptions timeout:1\n# added\n"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			h := &host{files: map[string]string{"/etc/resolv.conf": "nameserver 10.0.0.1\n"}}
@@ -189,7 +189,7 @@ func TestWhatIsDone(t *testing.T) {
 		want []string
 	}{
 		{Resolved, []string{"link teleswap0 198.18.0.2 shop.svc.cluster.local,svc.cluster.local ~cluster.local"}},
-		{Resolvconf, []string{"run resolvconf -a tun-teleswap0.inet <nameserver ::ffff:127.84.83.53\nsearch shop.svc.cluster.local svc.cluster.local\n"}},
+		{Resolvconf, []string{"run resolvconf -a tun-teleswap0.inet <nameserver ::ffff:127.84.83.53\nsearch shop.svc.cluster.local svc.cluster.local\noptions timeout:1\n"}},
 		{NetworkManager, []string{"write " + networkManagerFile, "reload"}},
 		{ResolverFiles, []string{
 			"write /etc/resolver/cluster.local", "write /etc/resolver/shop.svc.cluster.local",

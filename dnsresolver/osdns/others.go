@@ -32,7 +32,7 @@ func networkManagerConf(c Change, former []netip.Addr) []byte {
 		servers = append(servers, a.String())
 	}
 	var b bytes.Buffer
-	b.WriteString("# Teleswap is connected; `teleswap disconnect` removes this file.\n[global-dns]\n")
+	b.WriteString("# Teleswap is connected; `teleswap disconnect` removes this file.\n[global-dns]\noptions=timeout:1\n")
 	if len(c.Search) > 0 {
 		fmt.Fprintf(&b, "searches=%s\n", strings.Join(c.Search, ","))
 	}
@@ -54,7 +54,7 @@ func resolvconfRecord(c Change) []byte {
 	if len(c.Search) > 0 {
 		text += "search " + strings.Join(c.Search, " ") + "\n"
 	}
-	return []byte(text)
+	return []byte(text + options + "\n")
 }
 
 // resolverDir holds one file for each domain with nameservers of its own (macOS, resolver(5)).

@@ -12,6 +12,9 @@ import (
 // headline is the first line of a resolv.conf that we wrote.
 const headline = "# Teleswap is connected: cluster names. `teleswap disconnect` puts the former file back.\n"
 
+// options bound, by a second instead of five, how long the C library waits for an answer that whoever was killed had still to give.
+const options = "options timeout:1"
+
 // planPlain finds out what resolv.conf is and will be.
 func planPlain(fx Effects, c Change) (Undo, error) {
 	before, err := fx.ReadFile(fx.Path)
@@ -87,6 +90,7 @@ func plainConf(c Change, before []byte) []byte {
 	if len(search) > 0 {
 		b.WriteString("search " + strings.Join(search, " ") + "\n")
 	}
+	b.WriteString(options + "\n")
 	return b.Bytes()
 }
 

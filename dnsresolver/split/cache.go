@@ -14,6 +14,8 @@ const (
 	// maxTTL is as long as one is remembered at most, whatever its records allow: as CoreDNS in its cache for clusters. What
 	// changes in the cluster is known after that time at the latest.
 	maxTTL = 30 * time.Second
+	// maxStale is how long after that one still serves while the cluster does not answer.
+	maxStale = time.Hour
 )
 
 // cache remembers what the cluster said: addresses and other records as long as the shortest-lived allows, and that there
@@ -46,11 +48,12 @@ func keyOf(q *dns.Msg) cacheKey {
 	}
 }
 
-// get is the answer to q, with what is left of its records' time to live.
-func (c *cache) get(q *dns.Msg, now time.Time) (*dns.Msg, bool) {
+// get is the answer to q, with what is left of its records' time to live; fresh is false where nothing is left, and it may only serve
+// while no other answer is to be had (RFC 8767).
+func (c *cache) get(q *dns.Msg, now time.Time) (a *dns.Msg, fresh bool) {
 	c.mu.Lock()
 	e, known := c.kept[keyOf(q)]
-	if known && !now.Before(e.Value.(*entry).expiry) {
+	if known && now.Sub(e.Value.(*entry).expiry) >= maxStale {
 		c.removeLocked(e)
 		known = false
 	}
@@ -60,7 +63,7 @@ func (c *cache) get(q *dns.Msg, now time.Time) (*dns.Msg, bool) {
 	}
 	was := e.Value.(*entry)
 	age := uint32(max(0, now.Sub(was.since)) / time.Second)
-	a := was.msg.Copy()
+	a = was.msg.Copy()
 	a.Id, a.Question, a.RecursionDesired = q.Id, q.Question, q.RecursionDesired
 	for _, section := range [][]dns.RR{a.Answer, a.Ns, a.Extra} {
 		for _, rr := range section {
@@ -72,7 +75,7 @@ func (c *cache) get(q *dns.Msg, now time.Time) (*dns.Msg, bool) {
 			}
 		}
 	}
-	return a, true
+	return a, now.Before(was.expiry)
 }
 
 // put remembers a, if it may.

@@ -22,6 +22,8 @@ const (
 	patience = 4500 * time.Millisecond
 	// aliasPatience is what the cluster has for a name that may be somebody else's, too.
 	aliasPatience = 2 * time.Second
+	// stalePatience is what it has where an older answer would do: less than the C library waits for us (osdns).
+	stalePatience = 700 * time.Millisecond
 	headerSize    = 12
 	// ownSize is what we take by UDP (RFC 6891 section 6.2.5's customary value, in bytes).
 	ownSize = 1232
@@ -164,30 +166,41 @@ func (r *Resolver) Query(ctx context.Context, msg []byte) ([]byte, error) {
 
 // fromCluster is the cluster's answer, packed; nil: it has none, or does not know a name that somebody else may know.
 func (r *Resolver) fromCluster(ctx context.Context, q *dns.Msg, where route, full string) []byte {
-	if a, known := r.cache.get(q, time.Now()); known {
-		if where == asAlias && a.Rcode != dns.RcodeSuccess {
-			return nil
-		}
+	a, fresh := r.cache.get(q, time.Now())
+	if fresh {
 		r.Cached.Add(1)
-		return pack(a)
+	} else if now := r.askFor(ctx, q, full, where, a != nil && a.Rcode == dns.RcodeSuccess); now != nil {
+		a = now
 	}
-	if r.cfg.Cluster == nil {
-		return nil
-	}
-	if where == asAlias {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, aliasPatience)
-		defer cancel()
-	}
-	a := r.ask(ctx, q, full)
-	if a == nil {
-		return nil
-	}
-	r.cache.put(q, a, time.Now())
-	if where == asAlias && a.Rcode != dns.RcodeSuccess {
+	if a == nil || where == asAlias && a.Rcode != dns.RcodeSuccess {
 		return nil
 	}
 	return pack(a)
+}
+
+// askFor asks the cluster, and remembers what it says; not for long where another answer is at hand, or may be. Nil: it says nothing.
+func (r *Resolver) askFor(ctx context.Context, q *dns.Msg, full string, where route, stale bool) *dns.Msg {
+	if r.cfg.Cluster == nil {
+		return nil
+	}
+	wait := patience
+	switch {
+	case stale:
+		wait = stalePatience
+	case where == asAlias:
+		wait = aliasPatience
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	a := r.ask(ctx, q, full)
+	if a != nil && a.Rcode != dns.RcodeServerFailure {
+		r.cache.put(q, a, time.Now())
+		return a
+	}
+	if stale {
+		return nil
+	}
+	return a
 }
 
 // ask asks the cluster for q by a full name, and makes what it says an answer to q.

@@ -168,6 +168,37 @@ func TestTheClusterIsAway(t *testing.T) {
 	})
 }
 
+// TestStale: while the cluster is away, what it said last still serves, and in time.
+func TestStale(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster, _, cfg := world()
+		r := New(cfg)
+		for _, name := range []string{"service-b.", "service-b.shop.svc.cluster.local.", "gone.shop.svc.cluster.local."} {
+			ask(t, r, name, dns.TypeA)
+		}
+		time.Sleep(maxTTL + time.Minute)
+		cluster.down = true
+		for _, name := range []string{"service-b.", "service-b.shop.svc.cluster.local."} {
+			began := time.Now()
+			if a := ask(t, r, name, dns.TypeA); len(a.Answer) != 1 || time.Since(began) >= time.Second {
+				t.Errorf("%s after %v: %v", name, time.Since(began), a)
+			}
+		}
+		if a := ask(t, r, "gone.shop.svc.cluster.local.", dns.TypeA); a.Rcode == dns.RcodeSuccess {
+			t.Errorf("one that was not there: %v", a)
+		}
+		cluster.down, cluster.records["service-b.shop.svc.cluster.local."] = false, "10.96.0.77"
+		if got := ask(t, r, "service-b.", dns.TypeA).Answer[0].(*dns.A).A.String(); got != "10.96.0.77" {
+			t.Errorf("when it is back: %s", got)
+		}
+		time.Sleep(maxTTL + maxStale)
+		cluster.down = true
+		if a := ask(t, r, "service-b.shop.svc.cluster.local.", dns.TypeA); a.Rcode != dns.RcodeServerFailure {
+			t.Errorf("after all that time: %v", a)
+		}
+	})
+}
+
 func TestNobodyWasAskedBefore(t *testing.T) {
 	_, _, cfg := world()
 	cfg.Former = nil
