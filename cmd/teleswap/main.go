@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 
+	"github.com/teleswap/teleswap/daemon/host/warden"
 	"github.com/teleswap/teleswap/daemon/runner"
 )
 
@@ -25,6 +26,8 @@ func main() {
 			os.Exit(runner.GateMain(os.Args[2:]))
 		case runner.MapArg:
 			os.Exit(runner.MapMain())
+		case warden.Arg: // and this is root's, when the whole machine is connected
+			os.Exit(warden.Main(context.Background(), os.Args[2:], os.Stderr))
 		}
 	}
 	os.Exit(Main())

@@ -64,6 +64,7 @@ func run(ctx context.Context, args []string, s streams) int {
 		args = append([]string{cobra.ShellCompRequestCmd}, args...)
 	}
 	a := &app{streams: s, paths: runtimePaths(), state: stateDir(), kube: newKubeFlags(), background: takeDetached()}
+	a.putBack(ctx, args)
 	args, err := a.takeOldForm(args)
 	var command []string
 	if err == nil {

@@ -105,7 +105,7 @@ func poll(ctx context.Context, missing func() string) error {
 }
 
 func (w *World) quit(ctx context.Context) error {
-	cmd := w.Lab.Laptop.command(w.User, w.Home, w.environment(), w.Lab.Bin.Teleswap, "quit")
+	cmd := w.laptop().command(w.User, w.Home, w.environment(), w.Lab.Bin.Teleswap, "quit")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {

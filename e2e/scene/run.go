@@ -72,7 +72,7 @@ func (w *World) Start(how How, argv ...string) *Run {
 	if how.As != nil {
 		user = *how.As
 	}
-	cmd := w.Lab.Laptop.command(user, dir, append(w.environment(), how.Env...), append(how.Wrap, argv...)...)
+	cmd := w.laptop().command(user, dir, append(w.environment(), how.Env...), append(how.Wrap, argv...)...)
 	r := &Run{w: w, cmd: cmd, args: argv, exited: make(chan struct{}), stdout: &output{}, stderr: &output{}}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = how.Stdin, r.stdout, r.stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

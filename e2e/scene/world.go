@@ -35,9 +35,10 @@ type World struct {
 	// Env is added to the environment of everything that the user runs.
 	Env []string
 
-	dir    string
-	before Snapshot
-	agents *agentLogs
+	dir     string
+	machine *Machine // nil: what runs, runs on the lab's laptop
+	before  Snapshot
+	agents  *agentLogs
 }
 
 // NewWorld makes a world for the test, with an ordinary user of the laptop.
@@ -85,6 +86,14 @@ func (w *World) RootHome() string {
 	home := filepath.Join(w.Lab.Dir, filepath.Base(w.dir)+"-root")
 	w.must(os.MkdirAll(filepath.Join(home, "run"), 0o700), "make root's home")
 	return home
+}
+
+// laptop is where the world's commands run.
+func (w *World) laptop() *Laptop {
+	if w.machine != nil {
+		return &w.machine.Laptop
+	}
+	return w.Lab.Laptop
 }
 
 func (w *World) runtimeDir() string { return filepath.Join(w.dir, "run") }
