@@ -166,11 +166,11 @@ func (m *Machine) startHolder(dir, server, with string) {
 // serve is the machine's world outside: the API server, a nameserver, a web server.
 func (m *Machine) serve(api string) {
 	m.w.T.Helper()
-	relayed, err := m.net.listen("tcp", api)
+	relayed, err := m.net.listen(api)
 	m.w.must(err, "stand for the API server")
 	m.closers = append(m.closers, relayed)
 	m.serving.Go(func() { m.relayLoop(relayed, api) })
-	web, err := m.net.listen("tcp", net.JoinHostPort(m.Address, "80"))
+	web, err := m.net.listen(net.JoinHostPort(m.Address, "80"))
 	m.w.must(err, "listen outside")
 	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, "outside")
@@ -179,7 +179,7 @@ func (m *Machine) serve(api string) {
 	m.serving.Go(func() { _ = server.Serve(web) })
 	packets, err := m.net.listenPacket("udp", net.JoinHostPort(nameserver, "53"))
 	m.w.must(err, "listen for the machine's resolver")
-	conns, err := m.net.listen("tcp", net.JoinHostPort(nameserver, "53"))
+	conns, err := m.net.listen(net.JoinHostPort(nameserver, "53"))
 	m.w.must(err, "listen for the machine's resolver")
 	answers := &Outside{Name: m.Name, Address: m.Address}
 	for _, s := range []*dns.Server{{PacketConn: packets}, {Listener: conns}} {
