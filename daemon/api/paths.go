@@ -14,6 +14,7 @@ type Paths struct {
 	Dir     string // the runtime directory, mode 0700
 	Socket  string // of this API
 	Handoff string // of the sandboxes' hand-over
+	Warden  string // where root's part of a connection of this machine comes
 	Log     string // the daemon's log
 	Lock    string // held by the daemon, holds its pid
 	Start   string // held by a client while it starts the daemon
@@ -25,6 +26,7 @@ func PathsIn(dir string) Paths {
 		Dir:     dir,
 		Socket:  filepath.Join(dir, "daemon.sock"),
 		Handoff: filepath.Join(dir, "handoff.sock"),
+		Warden:  filepath.Join(dir, "host.sock"),
 		Log:     filepath.Join(dir, "daemon.log"),
 		Lock:    filepath.Join(dir, "daemon.pid"),
 		Start:   filepath.Join(dir, "start.lock"),

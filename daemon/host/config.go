@@ -25,9 +25,6 @@ type Cluster interface {
 	Ping(ctx context.Context, dst netip.Addr, payload []byte) error
 	// Exchange has the cluster's resolver answer a DNS message.
 	Exchange(ctx context.Context, msg []byte) ([]byte, error)
-	// Done is closed when the cluster is lost for good; Err says why.
-	Done() <-chan struct{}
-	Err() error
 }
 
 // Config is what a machine is connected to, and how. All fields without a stated zero are needed.

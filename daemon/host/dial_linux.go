@@ -10,7 +10,7 @@ import (
 // where is where what is sent to dst really goes. An address of our device's own is nobody's but the resolver's, and the tunnel's other
 // end must not be looked for in the tunnel.
 func (c *Connection) where(dst netip.AddrPort) (netip.AddrPort, error) {
-	if c.Plan.Address.Contains(dst.Addr()) {
+	if c.Plan.Address.Contains(dst.Addr()) || c.Plan.Address6.Contains(dst.Addr()) {
 		return dst, syscall.ECONNREFUSED
 	}
 	if c.cfg.Agent != nil && c.cfg.Agent(dst) {

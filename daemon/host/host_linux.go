@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -56,7 +57,7 @@ func Prepare(ctx context.Context, cfg Config) (*Prepared, error) {
 	}
 	wish := Wish{
 		Ranges: cfg.Ranges, Also: cfg.Also, Never: slices.Concat(cfg.Never, cfg.Reserved),
-		AllowConflicts: cfg.AllowConflicts, Map: cfg.Map, Routes: routes,
+		AllowConflicts: cfg.AllowConflicts, Map: cfg.Map, Routes: routes, NoIPv6: noIPv6(),
 	}
 	for _, a := range choice.Former {
 		wish.Never = append(wish.Never, netip.PrefixFrom(a.WithZone(""), a.BitLen()))
@@ -66,6 +67,12 @@ func Prepare(ctx context.Context, cfg Config) (*Prepared, error) {
 		return nil, err
 	}
 	return &Prepared{Plan: plan, Choice: choice, cfg: cfg}, nil
+}
+
+// noIPv6 says whether the machine was told, or built, to do without.
+func noIPv6() bool {
+	disabled, err := os.ReadFile("/proc/sys/net/ipv6/conf/all/disable_ipv6")
+	return err != nil || strings.TrimSpace(string(disabled)) != "0"
 }
 
 // Connection is a machine that is connected. Its methods are safe for concurrent use.
@@ -146,16 +153,20 @@ func (c *Connection) makeDevice(ctx, _ context.Context) (string, error) {
 	if err := c.warden.Begin(ctx, warden.Begin{Session: c.cfg.Session, About: c.cfg.About}); err != nil {
 		return "", err
 	}
-	f, err := c.warden.MakeDevice(ctx, warden.Device{Name: c.device, MTU: mtu, Addrs: []netip.Prefix{c.Plan.Address}})
+	f, err := c.warden.MakeDevice(ctx, warden.Device{Name: c.device, MTU: mtu, Addrs: c.Plan.addresses()})
 	if err != nil {
 		return "", err
+	}
+	var addrs []netip.Addr
+	for _, p := range c.Plan.addresses() {
+		addrs = append(addrs, p.Addr())
 	}
 	dev, err := tun.FromFile(f, mtu)
 	if err != nil {
 		return "", err
 	}
 	c.stack, err = netstack.New(netstack.Config{
-		Device: dev, Addrs: []netip.Addr{c.Plan.Address.Addr()}, DialTCP: c.dialTCP, DialUDP: c.dialUDP, Ping: c.ping,
+		Device: dev, Addrs: addrs, DialTCP: c.dialTCP, DialUDP: c.dialUDP, Ping: c.ping,
 		DNS: c.resolver.Query, Nameservers: []netip.Addr{c.Plan.Resolver}, Logger: c.cfg.Logger,
 	})
 	if err != nil {
@@ -219,18 +230,8 @@ func (c *Connection) listen(ctx, running context.Context) error {
 	}
 }
 
-// Done is closed when the connection can be no more: root's part, or the cluster, has gone. Close is still due.
-func (c *Connection) Done() <-chan struct{} {
-	done := make(chan struct{})
-	go func() { // ends with either, at the latest by Close, which ends the warden
-		defer close(done)
-		select {
-		case <-c.warden.Gone():
-		case <-c.cfg.Cluster.Done():
-		}
-	}()
-	return done
-}
+// Done is closed when root's part has gone: the connection can be no more. Close is still due.
+func (c *Connection) Done() <-chan struct{} { return c.warden.Gone() }
 
 // Close undoes everything: first the resolver, while ours still answers, then the rest. It may be called again. ctx's end does not end it.
 func (c *Connection) Close(ctx context.Context) error {

@@ -179,13 +179,10 @@ func (memory) Exchange(_ context.Context, msg []byte) ([]byte, error) {
 	return answerFrom(q, map[string]string{"service-b.shop.svc.cluster.local.": "10.96.0.7", "db.data.svc.cluster.local.": "10.96.0.8"}).Pack()
 }
 
-func (memory) Done() <-chan struct{} { return nil }
-func (memory) Err() error            { return nil }
-
 func config() Config {
 	return Config{
 		Session: "k3f9qz", About: "namespace shop", Cluster: memory{}, Namespace: "shop", Namespaces: []string{"shop"},
-		Search: []string{"shop.svc.cluster.local", "svc.cluster.local", "cluster.local"}, Ranges: prefixes("10.96.0.0/12", "10.244.0.0/16"),
+		Search: []string{"shop.svc.cluster.local", "svc.cluster.local", "cluster.local"}, Ranges: prefixes("10.96.0.0/12", "10.244.0.0/16", "fd00:10:96::/112"),
 	}
 }
 
@@ -359,14 +356,16 @@ func TestWholeMachine(t *testing.T) {
 			t.Errorf("%s is %q, want %q", name, got, want)
 		}
 	}
-	c, err := net.Dial("tcp", "10.96.0.7:80")
-	if err != nil {
-		t.Fatal(err)
+	for _, address := range []string{"10.96.0.7:80", "[fd00:10:96::7]:80"} {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(c); err != nil || string(got) != "this is "+address {
+			t.Errorf("%q, %v", got, err)
+		}
+		_ = c.Close()
 	}
-	if got, err := io.ReadAll(c); err != nil || string(got) != "this is 10.96.0.7:80" {
-		t.Errorf("%q, %v", got, err)
-	}
-	_ = c.Close()
 	if _, err := net.Dial("tcp", "10.96.0.7:81"); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("a closed port: %v", err)
 	}

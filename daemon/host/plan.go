@@ -72,6 +72,8 @@ type Wish struct {
 	Map netip.Prefix
 	// Routes are the machine's, but for those of devices of ours.
 	Routes []Route
+	// NoIPv6 says that the machine has none: ranges of it are left out.
+	NoIPv6 bool
 }
 
 // Plan is what is done.
@@ -80,9 +82,9 @@ type Plan struct {
 	Routes []netip.Prefix
 	// Mapped are the cluster's addresses that others stand for; they are not routed.
 	Mapped []netip.Prefix
-	// Address is our device's own and Resolver our nameserver's beside it.
-	Address  netip.Prefix
-	Resolver netip.Addr
+	// Address is our device's own and Resolver our nameserver's beside it. Address6 is valid where a route is one of IPv6.
+	Address, Address6 netip.Prefix
+	Resolver          netip.Addr
 	// Conflicts are those that were allowed.
 	Conflicts []Conflict
 }
@@ -113,6 +115,9 @@ func overlapOf(c Conflict) netip.Prefix {
 // MakePlan decides which routes there will be. The error is a *ConflictError, or says that an address is missing.
 func MakePlan(w Wish) (Plan, error) {
 	var p Plan
+	if w.NoIPv6 {
+		w.Ranges, w.Also = only4(w.Ranges), only4(w.Also)
+	}
 	wanted := merge(subtract(masked(slices.Concat(w.Ranges, w.Also)), masked(w.Never)))
 	conflicts := conflictsOf(wanted, w.Routes)
 	switch {
@@ -140,10 +145,28 @@ func MakePlan(w Wish) (Plan, error) {
 		wanted = merge(append(wanted, m))
 	}
 	p.Routes = wanted
+	if slices.ContainsFunc(p.Routes, func(r netip.Prefix) bool { return r.Addr().Is6() }) {
+		p.Address6 = ownAddress6()
+	}
 	var err error
 	p.Address, p.Resolver, err = ownAddress(w, p.Routes)
 	return p, err
 }
+
+// addresses are all of our device.
+func (p *Plan) addresses() []netip.Prefix {
+	if p.Address6.IsValid() {
+		return []netip.Prefix{p.Address, p.Address6}
+	}
+	return []netip.Prefix{p.Address}
+}
+
+func only4(list []netip.Prefix) []netip.Prefix {
+	return slices.DeleteFunc(slices.Clone(list), func(p netip.Prefix) bool { return p.Addr().Is6() })
+}
+
+// ownAddress6 is in a range that is unique as far as chance allows (RFC 4193).
+func ownAddress6() netip.Prefix { return netip.MustParsePrefix("fd74:656c:6573:7761::1/126") }
 
 // masked drops what prefixes say beyond their length, and invalid ones.
 func masked(list []netip.Prefix) []netip.Prefix {

@@ -56,9 +56,12 @@ func configure(d Device) error {
 	for _, p := range d.Addrs {
 		v6 = v6 || p.Addr().Is6()
 	}
-	if !v6 { // no link-local address, and none of what machines say to each other by it; where there is no such file, there is no IPv6
-		_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+d.Name+"/disable_ipv6", []byte("1"), 0)
+	disable6 := "1" // no link-local address, and none of what machines say to each other by it
+	if v6 {
+		disable6 = "0"
 	}
+	// Where there is no such file, there is no IPv6.
+	_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+d.Name+"/disable_ipv6", []byte(disable6), 0)
 	if err := errors.Join(netlink.LinkSetMTU(link, d.MTU), netlink.LinkSetTxQLen(link, queueLength), netlink.LinkSetUp(link)); err != nil {
 		return err
 	}
