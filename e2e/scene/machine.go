@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -295,4 +296,38 @@ func (m *Machine) Lookup(ctx context.Context, name string) (string, error) {
 	out, err := cmd.Output()
 	first, _, _ := strings.Cut(string(out), " ")
 	return first, err
+}
+
+// Dial calls f with a connection made on the machine, and closes it.
+func (m *Machine) Dial(network, address string, f func(net.Conn) error) error {
+	var c net.Conn
+	err := m.net.do(func() error {
+		var err error
+		c, err = net.Dial(network, address)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(c), c.Close())
+}
+
+// Wardens are the processes of root's that our command line has started on the machine.
+func (m *Machine) Wardens() []Process {
+	mine, err := os.Readlink(m.net.path)
+	if err != nil {
+		m.w.T.Errorf("look at the machine's network: %v", err)
+	}
+	dirs, _ := filepath.Glob("/proc/[0-9]*") // the pattern is right
+	var found []Process
+	for _, dir := range dirs {
+		args, _ := os.ReadFile(filepath.Join(dir, "cmdline")) // gone by now: none
+		if ns, _ := os.Readlink(filepath.Join(dir, "ns/net")); ns != mine || !strings.Contains(string(args), "__warden") {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(dir)); err == nil {
+			found = append(found, Process{PID: pid, Args: strings.Split(string(args), "\x00")})
+		}
+	}
+	return found
 }
