@@ -15,40 +15,43 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// anotherName is the name of a run's second cluster, and of all that its kubeconfig names.
+// anotherName is the name of a second cluster, and of all that its kubeconfig names.
 const anotherName = "another"
 
-// firstOfAnother is the number of the first world of a run's second cluster. Its users must be none of the first's.
+// firstOfAnother is the number of the first world of a second cluster. Its users must be none of the first's.
 const firstOfAnother = maxWorlds / 2
 
-// anotherCluster is the run's second cluster, once a test has asked for one.
+// anotherCluster is a second cluster, for as long as a test wants it.
 type anotherCluster struct {
-	once  sync.Once
-	lab   *Lab
-	err   error
-	begun bool // something of it may be there
+	first *Lab
 	relay relay
 }
 
 // AnotherCluster is a cluster beside the embedded one, with the same addresses for its node, its Services and its pods, which the
-// same laptop reaches by a kubeconfig of other names. It has the images of the agent and of the probe alone, and stays until the run's
-// end. With a cluster of the user's own the test is skipped.
+// same laptop reaches by a kubeconfig of other names. It has the images of the agent and of the probe alone. It is this test's alone and
+// goes with it. With a cluster of the user's own the test is skipped.
 func (w *World) AnotherCluster() *Lab {
 	w.T.Helper()
 	if !w.Lab.Embedded() {
 		w.T.Skip("needs the embedded cluster, beside which it makes another")
 	}
-	a := &w.Lab.another
-	a.once.Do(func() { a.lab, a.err = a.open(w.Lab) })
-	w.must(a.err, "make another cluster")
-	return a.lab
+	w.Lab.another.Lock()
+	w.T.Cleanup(w.Lab.another.Unlock)
+	a := &anotherCluster{first: w.Lab}
+	w.T.Cleanup(func() {
+		if err := a.close(); err != nil {
+			w.T.Error(err)
+		}
+	})
+	lab, err := a.open(w.T.Context())
+	w.must(err, "make another cluster")
+	return lab
 }
 
-func (a *anotherCluster) open(l *Lab) (*Lab, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*patience) // not the test's: it is all tests'
-	defer cancel()
-	a.begun = true
-	began := time.Now()
+func (a *anotherCluster) dir() string { return filepath.Join(a.first.Dir, anotherName) }
+
+func (a *anotherCluster) open(ctx context.Context) (*Lab, error) {
+	l, began := a.first, time.Now()
 	for _, argv := range [][]string{{"up"}, {"load-image", l.archive("agent"), l.archive("probe")}} {
 		if err := runQuietly(l.cluster(ctx, append([]string{"--name", anotherName}, argv...)...)); err != nil {
 			return nil, err
@@ -58,7 +61,7 @@ func (a *anotherCluster) open(l *Lab) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(l.Dir, anotherName)
+	dir := a.dir()
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make a folder for the other cluster's worlds: %w", err)
 	}
@@ -82,18 +85,15 @@ func (a *anotherCluster) open(l *Lab) (*Lab, error) {
 	return other, nil
 }
 
-// close takes the cluster away, if there is one.
-func (a *anotherCluster) close(l *Lab) error {
-	if !a.begun {
-		return nil
-	}
+// close takes the cluster away, however much of it there is.
+func (a *anotherCluster) close() error {
 	a.relay.close()
-	ctx, cancel := context.WithTimeout(context.Background(), patience) // the run's own may have ended
+	ctx, cancel := context.WithTimeout(context.Background(), patience) // the test's own has ended
 	defer cancel()
-	if err := runQuietly(l.cluster(ctx, "--name", anotherName, "down")); err != nil {
+	if err := runQuietly(a.first.cluster(ctx, "--name", anotherName, "down")); err != nil {
 		return fmt.Errorf("take the other cluster away: %w", err)
 	}
-	return nil
+	return os.RemoveAll(a.dir())
 }
 
 // renameCluster copies a kubeconfig of one cluster under other names, so that it can stand beside that of the first, and returns the API

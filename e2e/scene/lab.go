@@ -46,7 +46,7 @@ type Lab struct {
 
 	second    sync.Mutex // held by the test that uses the second node
 	hasSecond bool       // whether the run has added it
-	another   anotherCluster
+	another   sync.Mutex // held by the test that has another cluster
 
 	extras extras
 	docker dockerOnce
@@ -125,9 +125,6 @@ func (l *Lab) Close() {
 		if err := l.docker.docker.close(); err != nil {
 			l.say("end docker: %v", err)
 		}
-	}
-	if err := l.another.close(l); err != nil {
-		l.say("%v", err)
 	}
 	if l.Laptop != nil {
 		if err := l.Laptop.close(); err != nil {
