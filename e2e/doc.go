@@ -6,6 +6,8 @@
 // Clients that everybody has: postgresql-client, redis-tools, curl, git, iputils-ping, bind9-dnsutils and fuse3 by
 // Debian's names; and Debian or Ubuntu, whose packages the servers' image is made of.
 //
+// Debian's nodejs and python3-debugpy, for the tests of their debuggers, which are skipped without them, and say so.
+//
 // Docker Engine (Debian's docker.io), for the tests of docker run: they start a dockerd of their own on the laptop, with all
 // its files in the run's folder, and end it. Without it they are skipped, and say so.
 //

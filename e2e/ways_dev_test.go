@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -233,34 +232,4 @@ func TestWaysDebugRefuses(t *testing.T) {
 			refused(t, w.Teleswap(append([]string{"swap", "web"}, c.words...)...), 2, c.want...)
 		})
 	}
-}
-
-// TestWaysDebugNode speaks with node's inspector through the published port.
-func TestWaysDebugNode(t *testing.T) {
-	node := "/usr/bin/node"
-	if _, err := os.Stat(node); err != nil {
-		t.Skip("needs node in /usr/bin (Debian's package nodejs); the planner's table holds its command line")
-	}
-	w := newWorld(t)
-	w.Apply(webScene)
-	c := w.NewClient()
-	w.WaitAvailable()
-	w.Freeze()
-	server := w.File("server.js", `require("http").createServer((_, res) => res.end('{"name": "local"}')).listen(8080)`)
-	run := w.Teleswap("swap", "web", "--debug", "--", node, server)
-	run.WaitSwapped()
-	c.Far("http://web").WaitLocal("local")
-	list := w.Start(scene.How{}, "curl", "-sS", "--max-time", "20", "http://127.0.0.1:9229/json/list")
-	list.WaitEnd(0)
-	lines := bufio.NewScanner(strings.NewReader(list.Stdout()))
-	found := false
-	for lines.Scan() {
-		found = found || strings.Contains(lines.Text(), "ws://127.0.0.1:9229/")
-	}
-	if !found {
-		t.Errorf("the inspector does not tell its session:\n%s", list.Stdout())
-	}
-	run.SignalGroup(sigint)
-	run.Wait()
-	w.WaitUnchanged()
 }

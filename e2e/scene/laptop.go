@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -141,6 +142,9 @@ func (lap *Laptop) command(u User, dir string, env []string, argv ...string) *ex
 	cmd.Env = env
 	return cmd
 }
+
+// Dial opens a TCP connection from the laptop to a numeric address.
+func (lap *Laptop) Dial(address string) (net.Conn, error) { return lap.net.dial(address) }
 
 func (lap *Laptop) close() error {
 	var errs []error

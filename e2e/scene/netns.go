@@ -52,6 +52,17 @@ func (n netns) listen(address string) (net.Listener, error) {
 	return lis, err
 }
 
+// dial opens a TCP connection from the namespace. The address must be numeric, as listen's.
+func (n netns) dial(address string) (net.Conn, error) {
+	var conn net.Conn
+	err := n.do(func() error {
+		var err error
+		conn, err = net.DialTimeout("tcp", address, patience)
+		return err
+	})
+	return conn, err
+}
+
 func (n netns) listenPacket(network, address string) (net.PacketConn, error) {
 	var conn net.PacketConn
 	err := n.do(func() error {
