@@ -6,19 +6,28 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/teleswap/teleswap/daemon/kube"
+	"github.com/teleswap/teleswap/daemon/restart"
 )
 
 // publishing is a publisher of one port, whose sandbox is the test's own namespace.
 func publishing(t *testing.T, w Publish) *publisher {
 	t.Helper()
-	p, err := newPublisher(t.Context(), []Publish{w}, nil, slog.New(slog.DiscardHandler))
+	return publishingBy(t, nil, w)
+}
+
+// publishingBy is publishing for a process that may be restarted.
+func publishingBy(t *testing.T, gate *restart.Gate, w Publish) *publisher {
+	t.Helper()
+	p, err := newPublisher(t.Context(), []Publish{w}, gate, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,6 +83,37 @@ func TestPublishTCP(t *testing.T) {
 		t.Errorf("the port is still held: %v", err)
 	}
 	p.open = nil // closed above
+}
+
+// TestPublishHoldsForRestart: who comes while the process is restarted reaches the next one.
+func TestPublishHoldsForRestart(t *testing.T) {
+	echo, _ := echoes(t)
+	gate := restart.New()
+	p := publishingBy(t, gate, Publish{At: loopbackPort(0), Inside: echo.Port()})
+	p.attach(makerHere{}, nil)
+	gate.Hold(t.Context())
+	c, err := net.Dial("tcp", p.all[0].At.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if _, err := io.WriteString(c, "hello"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 16)
+	if n, err := c.Read(buf); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("served while it was to be held: %q, %v", buf[:n], err)
+	}
+	if err := c.SetReadDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	gate.Started()
+	if n, err := c.Read(buf); err != nil || string(buf[:n]) != "hello" {
+		t.Errorf("read %q, %v", buf[:n], err)
+	}
 }
 
 func TestPublishUDP(t *testing.T) {
