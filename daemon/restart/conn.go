@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -34,17 +36,30 @@ type conn struct {
 	overlong bool   // not all of it is kept
 	answered bool   // some of it was, since
 	moved    time.Time
+	deadline time.Time // of reading
+	woken    bool      // reading was interrupted, to have news told
+	news     []byte    // of ours, for the client of HTTP/2
+	parted   bool      // the process was told that nothing more comes
+	tellable bool      // they may be told now
+	later    []byte    // of the process, after the news; it ends amid a frame
+	refusing bool      // what the client begins is not passed on: it was told so
 }
 
 // Read implements net.Conn.
 func (c *conn) Read(p []byte) (int, error) {
 	for {
+		if n := c.told(p); n > 0 {
+			return n, nil
+		}
 		was := c.current()
 		n, err := was.Read(p)
 		if n > 0 {
-			c.noteAnswered(p[:n])
+			if n = c.noteAnswered(p[:n]); n > 0 {
+				return n, nil
+			}
+			continue
 		}
-		if n > 0 || err == nil || !c.renew(was, errors.Is(err, syscall.ECONNRESET)) {
+		if err == nil || !c.awoken(was, err) && !c.tells() && !c.renew(was, errors.Is(err, syscall.ECONNRESET)) {
 			return n, err
 		}
 	}
@@ -61,6 +76,9 @@ func (c *conn) Write(p []byte) (int, error) {
 		}
 	}
 	was := c.noteSent(p)
+	if was == nil {
+		return len(p), nil
+	}
 	n, err := was.Write(p)
 	if err == nil || !c.mayRenew(true) || !c.replace(was) {
 		return n, err
@@ -90,22 +108,70 @@ func (c *conn) current() net.Conn {
 	return c.conn
 }
 
-// noteAnswered takes in what the process sends.
-func (c *conn) noteAnswered(p []byte) {
+// noteAnswered takes in what the process sends, and returns how much of it goes on at once.
+func (c *conn) noteAnswered(p []byte) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.sent, c.overlong, c.answered, c.moved = nil, false, true, time.Now()
-	c.follow.answer(p)
+	place := c.follow.answer(p)
+	c.tellable = place == len(p)
 	if c.follow.idle() {
 		c.answered = false
-		c.gate.settled()
 	}
+	c.gate.settled()
+	if len(c.news) == 0 || place < 0 {
+		return len(p)
+	}
+	c.later, c.tellable = slices.Clone(p[place:]), true
+	return place
 }
 
-// noteSent keeps what is being sent, and returns where to.
+// told is what goes to the client before anything that is still to be read.
+func (c *conn) told(p []byte) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tellable && len(c.news) > 0 {
+		n := copy(p, c.news)
+		c.news = c.news[n:]
+		return n
+	}
+	n := copy(p, c.later)
+	c.later = c.later[n:]
+	c.tellable = c.tellable && n == 0
+	return n
+}
+
+// tells says that there are news which may be told now.
+func (c *conn) tells() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.news) > 0 && c.tellable
+}
+
+// tell has the client told something as soon as nothing else is under way.
+func (c *conn) tellLocked(news []byte) {
+	c.news, c.woken = append(c.news, news...), true
+	_ = c.conn.SetReadDeadline(time.Unix(1, 0)) // one that has ended needs no waking
+}
+
+// awoken says that reading has ended for the news only.
+func (c *conn) awoken(was net.Conn, err error) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.woken || !errors.Is(err, os.ErrDeadlineExceeded) {
+		return false
+	}
+	c.woken = false
+	return was.SetReadDeadline(c.deadline) == nil
+}
+
+// noteSent keeps what is being sent, and returns where to; nil: to nobody.
 func (c *conn) noteSent(p []byte) net.Conn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.refusing {
+		return nil
+	}
 	c.follow.request(p)
 	switch {
 	case c.answered || c.overlong:
@@ -126,22 +192,38 @@ func (c *conn) rests() bool {
 
 func (c *conn) restsLocked() bool { return !c.answered && !c.overlong && len(c.sent) == 0 }
 
-// busy says that the client waits for an answer, and should have it before the process ends.
-func (c *conn) busy() bool {
+// warn tells a client of HTTP/2 to begin nothing more on this connection.
+func (c *conn) warn() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return !c.closed && c.follow.owed() && (!c.answered || time.Since(c.moved) < streamSilence)
+	if c.follow.http2() != nil && c.answered && !c.closed && c.age < c.gate.restarts() {
+		c.tellLocked(goAway(maxStreamID))
+	}
 }
 
 // part tells a process that is to end that nothing more comes on this connection, if nothing is under way: it will be the next
-// one's.
-func (c *conn) part() {
+// one's, or a client of HTTP/2 is told what was not served on it. It returns whether there is something under way that should be
+// waited for.
+func (c *conn) part() (busy bool) {
 	c.mu.Lock()
-	was, rests := c.conn, !c.closed && c.restsLocked() && c.age < c.gate.restarts()
+	was, leave := c.conn, false
+	owed, begun := c.follow.owed()
+	switch {
+	case c.closed || c.parted || c.age >= c.gate.restarts():
+	case owed:
+		busy = !begun || time.Since(c.moved) < streamSilence
+	case c.follow.http2() == nil:
+		leave = c.restsLocked()
+	case c.answered:
+		leave, c.refusing = true, true
+		c.tellLocked(goAway(c.follow.http2().last))
+	}
+	c.parted = c.parted || leave
 	c.mu.Unlock()
-	if rests {
+	if leave {
 		_ = closeWrite(was) // or it has ended already
 	}
+	return busy
 }
 
 // mayRenew says whether the next process may have the connection, for who holds writing. reset says that this one has not read
@@ -185,7 +267,7 @@ func (c *conn) replace(was net.Conn) bool {
 		relay.Reset(next)
 		return false
 	}
-	c.conn, c.age = next, age
+	c.conn, c.age, c.parted = next, age, false
 	return true
 }
 
@@ -234,10 +316,20 @@ func (c *conn) LocalAddr() net.Addr { return c.current().LocalAddr() }
 func (c *conn) RemoteAddr() net.Addr { return c.current().RemoteAddr() }
 
 // SetDeadline implements net.Conn, for the connection that there is.
-func (c *conn) SetDeadline(t time.Time) error { return c.current().SetDeadline(t) }
+func (c *conn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
 
 // SetReadDeadline implements net.Conn, as SetDeadline.
-func (c *conn) SetReadDeadline(t time.Time) error { return c.current().SetReadDeadline(t) }
+func (c *conn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.deadline = t
+	if c.woken { // it is set when that was heard
+		return nil
+	}
+	return c.conn.SetReadDeadline(t)
+}
 
 // SetWriteDeadline implements net.Conn, as SetDeadline.
 func (c *conn) SetWriteDeadline(t time.Time) error { return c.current().SetWriteDeadline(t) }

@@ -89,11 +89,18 @@ func (g *Gate) Hold(ctx context.Context) {
 	g.until = g.now().Add(quietPatience + Patience)
 	g.tellLocked()
 	g.mu.Unlock()
+	for _, c := range g.all() {
+		c.warn()
+	}
 	for {
 		g.mu.Lock()
 		news := g.news
 		g.mu.Unlock()
-		if ctx.Err() != nil || !g.busy() {
+		busy := false
+		for _, c := range g.all() {
+			busy = c.part() || busy
+		}
+		if ctx.Err() != nil || !busy {
 			break
 		}
 		select {
@@ -101,9 +108,6 @@ func (g *Gate) Hold(ctx context.Context) {
 		case <-tick.C:
 		case <-ctx.Done():
 		}
-	}
-	for _, c := range g.all() {
-		c.part()
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -133,9 +137,6 @@ func (g *Gate) tellLocked() {
 	g.news = make(chan struct{})
 }
 
-// busy says whether a client waits for an answer.
-func (g *Gate) busy() bool { return slices.ContainsFunc(g.all(), (*conn).busy) }
-
 // all are the connections that there are.
 func (g *Gate) all() []*conn {
 	g.mu.Lock()
@@ -150,14 +151,15 @@ func (g *Gate) restarts() int {
 	return g.count
 }
 
-// pass returns when nothing is held back, or it was for too long, or ctx is over, or gone is closed.
-func (g *Gate) pass(ctx context.Context, gone <-chan struct{}) {
+// pass returns when nothing is held back, or it was for too long, or ctx is over, or gone is closed; and how many restarts there
+// had been then.
+func (g *Gate) pass(ctx context.Context, gone <-chan struct{}) (restarts int) {
 	for {
 		g.mu.Lock()
-		held, left := g.held, g.until.Sub(g.now())
+		held, left, restarts := g.held, g.until.Sub(g.now()), g.count
 		g.mu.Unlock()
 		if held == nil || left <= 0 {
-			return
+			return restarts
 		}
 		late := time.NewTimer(left)
 		select {
@@ -169,11 +171,11 @@ func (g *Gate) pass(ctx context.Context, gone <-chan struct{}) {
 		late.Stop()
 		select {
 		case <-gone:
-			return
+			return restarts
 		default:
 		}
 		if ctx.Err() != nil {
-			return
+			return restarts
 		}
 	}
 }
@@ -202,8 +204,7 @@ func (g *Gate) Dial(ctx context.Context, port uint16, try func() (net.Conn, erro
 // dial returns how many restarts there had been when it connected, too.
 func (g *Gate) dial(ctx context.Context, port uint16, try func() (net.Conn, error)) (net.Conn, int, error) {
 	for {
-		g.pass(ctx, nil)
-		age := g.restarts()
+		age := g.pass(ctx, nil)
 		c, err := try()
 		if err == nil || !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.ECONNRESET) {
 			return c, age, err

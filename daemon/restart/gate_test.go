@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -27,13 +28,15 @@ type process struct {
 	port int
 
 	lis *net.TCPListener
+
+	handled atomic.Int64 // requests that the servers were asked
 }
 
 func newProcess(t *testing.T) *process {
 	t.Helper()
-	p := &process{t: t, gate: New()}
+	p := &process{t: t, gate: New(), lis: anyPort(t)}
+	p.port = p.lis.Addr().(*net.TCPAddr).Port
 	p.gate.Attach(p)
-	p.listen()
 	t.Cleanup(func() { _ = p.lis.Close() })
 	p.gate.Started()
 	return p
@@ -44,16 +47,32 @@ func (p *process) Listening() ([]procnet.Socket, error) {
 	return []procnet.Socket{{Network: "tcp4", Addr: netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(p.port))}}, nil
 }
 
+// anyPort listens on a port that the kernel gives to no client: one of those that dial while nobody listens would connect to
+// itself.
+func anyPort(t *testing.T) *net.TCPListener {
+	t.Helper()
+	for {
+		lis, err := listenOn(15000 + rand.IntN(15000))
+		if err == nil {
+			return lis
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			t.Fatal(err)
+		}
+	}
+}
+
+func listenOn(port int) (*net.TCPListener, error) {
+	return net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+}
+
 func (p *process) listen() {
 	p.t.Helper()
-	lis, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: p.port})
+	lis, err := listenOn(p.port)
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	p.lis = lis
-	if p.port == 0 {
-		p.port = lis.Addr().(*net.TCPAddr).Port
-	}
 }
 
 // stop closes the port, and what waits in its queue.
@@ -98,6 +117,7 @@ func (p *process) server(n int) *http.Server {
 		if err != nil {
 			p.t.Errorf("server %d: %v", n, err)
 		}
+		p.handled.Add(1)
 		if r.URL.Path == "/flushed" {
 			w.(http.Flusher).Flush()
 		}
@@ -140,6 +160,9 @@ func TestNoRequestIsLost(t *testing.T) {
 			}
 			stop()
 			clients.Wait()
+			if asked, handled := asked.Load(), p.handled.Load(); asked != handled {
+				t.Errorf("%d requests were handled %d times", asked, handled)
+			}
 			t.Logf("%d requests", asked.Load())
 		})
 	}
