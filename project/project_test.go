@@ -69,6 +69,9 @@ sessions:
   shell:
     target: job/once
     command: make run
+  waits:
+    target: none
+    flags: [--hold]
   fresh:
     new: hello
     expose: [8080]
@@ -94,6 +97,8 @@ func TestParse(t *testing.T) {
 		"idea in /home/me/shop: swap --context=near --namespace=shop --expose=8080 other",
 		"env ",
 		"shell in /home/me/shop: swap --context=near --namespace=shop job/once -- /bin/sh -c make run",
+		"env ",
+		"waits in /home/me/shop: swap --context=near --namespace=shop --hold none",
 		"env ",
 		"fresh in /home/me/shop: swap --context=near --namespace=shop --expose=8080 --new=hello --docker-run hello",
 		"env ",
