@@ -263,7 +263,7 @@ func (c *Container) await(cl *client) {
 // kill has Docker kill a container, if it is there. A daemon that does not answer is not waited for.
 func (c *Container) kill(name string) {
 	cmd := exec.Command(c.spec.Client.Path, "kill", name) //nolint:gosec,noctx // docker; it is bounded below
-	cmd.WaitDelay = time.Second                            // for what docker has started
+	cmd.WaitDelay = time.Second                           // for what docker has started
 	if cmd.Start() != nil {
 		return
 	}
