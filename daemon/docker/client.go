@@ -151,7 +151,10 @@ func reach(ctx context.Context, socket string) error {
 }
 
 // nowhere is an image that nobody has: .invalid is no domain (RFC 2606).
-const nowhere = "teleswap.invalid/none:none"
+const (
+	nowhereHost = "teleswap.invalid"
+	nowhere     = nowhereHost + "/none:none"
+)
 
 // Check has docker itself look at the flags, as far as it does before it looks for the image: of an image that there is not it makes no
 // container, so nothing is changed. What it finds wrong is a *UsageError. A container that has the wished name already is found, too.
@@ -165,7 +168,7 @@ func (c *Client) Check(ctx context.Context, r *Run) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if err != nil && !strings.Contains(err.Error(), nowhere) {
+	if err != nil && !strings.Contains(err.Error(), nowhereHost) {
 		// What comes after the first line is the way to its help.
 		said, _, _ := strings.Cut(strings.TrimPrefix(err.Error(), "docker create: "), "\n")
 		return refuse("docker does not take the flags: %s\nnothing is changed; `docker run --help` says what they can be", said)

@@ -105,6 +105,7 @@ func TestCheck(t *testing.T) {
 		{"fine", script(none, "exit 1"), "--rm -e A=1 --sig-proxy=false img", ""},
 		{"a wrong value", script(`{ echo 'invalid argument "much" for "--memory"'; echo; echo "Usage: x"; } >&2; exit 125`, "exit 1"), "--memory much img", `flags: invalid argument "much" for "--memory"` + "\nnothing is changed"},
 		{"the daemon's word", script(`echo "Error response from daemon: Minimum memory limit allowed is 6MB" >&2; exit 1`, "exit 1"), "-m 1 img", "Minimum memory limit"},
+		{"trust that is asked for first", script(`echo "Error: remote trust data does not exist for teleswap.invalid/none" >&2; exit 1`, "exit 1"), "img", ""},
 		{"a name that is taken", script(none, "echo 1234"), "--name mine img", "docker rm mine"},
 		{"a name that is free", script(none, "exit 1"), "--name mine img", ""},
 	} {
