@@ -118,21 +118,12 @@ func (c *Cluster) checkNeeds(ctx context.Context, needed []Permission) error {
 	if err != nil {
 		return err
 	}
-	var missing []Missing
-	for _, p := range needed {
-		if !allowed[p] {
-			missing = append(missing, c.missing(p))
-		}
-	}
+	missing := c.without(allowed, needed)
 	if !slices.ContainsFunc(tunnels, func(way []Permission) bool {
 		return !slices.ContainsFunc(way, func(p Permission) bool { return !allowed[p] })
 	}) {
 		for _, way := range tunnels {
-			for _, p := range way {
-				if !allowed[p] {
-					missing = append(missing, c.missing(p))
-				}
-			}
+			missing = append(missing, c.without(allowed, way)...)
 		}
 	}
 	return c.missingError(ctx, missing)
@@ -145,13 +136,18 @@ func (c *Cluster) checkKind(ctx context.Context, k Kind) error {
 	if err != nil {
 		return err
 	}
+	return c.missingError(ctx, c.without(allowed, needed))
+}
+
+// without are those of the needed permissions that are not allowed.
+func (c *Cluster) without(allowed map[Permission]bool, needed []Permission) []Missing {
 	var missing []Missing
 	for _, p := range needed {
 		if !allowed[p] {
 			missing = append(missing, c.missing(p))
 		}
 	}
-	return c.missingError(ctx, missing)
+	return missing
 }
 
 func (c *Cluster) missingError(ctx context.Context, missing []Missing) error {
