@@ -5,7 +5,6 @@ package dnsresolver
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,7 +14,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/teleswap/teleswap/dnsresolver/stub"
+	"github.com/teleswap/teleswap/dnsresolver/wire"
 )
 
 const (
@@ -32,7 +31,7 @@ const (
 )
 
 // ErrNoQuery is returned for bytes that are not a DNS query.
-var ErrNoQuery = errors.New("not a dns query")
+var ErrNoQuery = wire.ErrNone
 
 // Exchanger carries one DNS message (RFC 1035, without the length prefix of TCP) to a resolver and returns its answer.
 type Exchanger interface {
@@ -78,20 +77,12 @@ func (a answer) says(rcode int) bool { return a.msg != nil && a.msg.Rcode == rco
 // Query answers msg. It fails only for what is not a DNS query (ErrNoQuery): where no resolver answers, the answer is
 // SERVFAIL. It takes at most some 4.5 s.
 func (r *Resolver) Query(ctx context.Context, msg []byte) ([]byte, error) {
-	q := new(dns.Msg)
-	if err := q.Unpack(msg); err != nil {
-		if len(msg) < stub.HeaderSize || q.Response {
-			return nil, ErrNoQuery
-		}
-		return reply(q, msg, dns.RcodeFormatError)
-	}
+	q, rcode, err := wire.Parse(msg)
 	switch {
-	case q.Response:
-		return nil, ErrNoQuery
-	case q.Opcode != dns.OpcodeQuery:
-		return reply(q, msg, dns.RcodeNotImplemented)
-	case len(q.Question) != 1:
-		return reply(q, msg, dns.RcodeFormatError)
+	case err != nil:
+		return nil, err
+	case rcode != dns.RcodeSuccess:
+		return reply(q, msg, rcode)
 	}
 	if a, own := r.own(q); own {
 		return a.Pack()
@@ -231,19 +222,5 @@ func (r *Resolver) logger() *slog.Logger {
 	return r.Logger
 }
 
-// reply makes an answer of our own to q without records. Where q could not be packed again, its header alone is answered.
-func reply(q *dns.Msg, msg []byte, rcode int) ([]byte, error) {
-	a := new(dns.Msg)
-	a.SetRcode(q, rcode)
-	a.RecursionAvailable = true
-	if raw, err := a.Pack(); err == nil {
-		return raw, nil
-	}
-	raw := make([]byte, stub.HeaderSize)
-	copy(raw, msg[:4])
-	const response, recursionAvailable = 1 << 15, 1 << 7
-	flags := binary.BigEndian.Uint16(raw[2:])
-	flags = flags&0x7900 | response | recursionAvailable | uint16(rcode&0xf)
-	binary.BigEndian.PutUint16(raw[2:], flags)
-	return raw, nil
-}
+// reply makes an answer of our own to q without records.
+func reply(q *dns.Msg, msg []byte, rcode int) ([]byte, error) { return wire.Reply(q, msg, rcode, 0) }

@@ -6,7 +6,6 @@ package split
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -14,6 +13,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/teleswap/teleswap/dnsresolver/wire"
 )
 
 const (
@@ -30,7 +31,7 @@ const (
 )
 
 // ErrNoQuery is returned for bytes that are not a DNS query.
-var ErrNoQuery = errors.New("not a dns query")
+var ErrNoQuery = wire.ErrNone
 
 // Exchanger carries one DNS message to a resolver and returns its answer.
 type Exchanger interface {
@@ -123,20 +124,12 @@ func (r *Resolver) choose(name string) (route, string) {
 
 // Query answers msg. It fails only for what is not a DNS query (ErrNoQuery): where nobody answers, the answer is SERVFAIL.
 func (r *Resolver) Query(ctx context.Context, msg []byte) ([]byte, error) {
-	q := new(dns.Msg)
-	if err := q.Unpack(msg); err != nil {
-		if len(msg) < headerSize || q.Response {
-			return nil, ErrNoQuery
-		}
-		return reply(q, msg, dns.RcodeFormatError)
-	}
+	q, rcode, err := wire.Parse(msg)
 	switch {
-	case q.Response:
-		return nil, ErrNoQuery
-	case q.Opcode != dns.OpcodeQuery:
-		return reply(q, msg, dns.RcodeNotImplemented)
-	case len(q.Question) != 1:
-		return reply(q, msg, dns.RcodeFormatError)
+	case err != nil:
+		return nil, err
+	case rcode != dns.RcodeSuccess:
+		return reply(q, msg, rcode)
 	}
 	r.Asked.Add(1)
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -304,22 +297,7 @@ func pack(a *dns.Msg) []byte {
 	return raw
 }
 
-// reply makes an answer of our own to q without records. Where q could not be packed again, its header alone is answered.
+// reply makes an answer of our own to q without records.
 func reply(q *dns.Msg, msg []byte, rcode int) ([]byte, error) {
-	a := new(dns.Msg)
-	a.SetRcode(q, rcode)
-	a.RecursionAvailable = true
-	if q.IsEdns0() != nil {
-		a.SetEdns0(ownSize, false)
-	}
-	if raw, err := a.Pack(); err == nil {
-		return raw, nil
-	}
-	raw := make([]byte, headerSize)
-	copy(raw, msg[:4])
-	const response, recursionAvailable = 1 << 15, 1 << 7
-	flags := binary.BigEndian.Uint16(raw[2:])
-	flags = flags&0x7900 | response | recursionAvailable | uint16(rcode&0xf)
-	binary.BigEndian.PutUint16(raw[2:], flags)
-	return raw, nil
+	return wire.Reply(q, msg, rcode, ownSize)
 }
