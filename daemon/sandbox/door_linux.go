@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/teleswap/teleswap/daemon/internal/unixsock"
 )
 
 // knock is the first byte on a door's connection. The descriptors of the command's input, output and errors come with it,
@@ -78,7 +80,7 @@ func (s *supervisor) openDoor(lis *net.UnixListener) {
 			if err != nil {
 				return
 			}
-			if cred, err := peer(conn); err != nil || int(cred.Uid) != os.Geteuid() {
+			if cred, err := unixsock.Peer(conn); err != nil || int(cred.Uid) != os.Geteuid() {
 				_ = conn.Close()
 				continue
 			}
@@ -172,7 +174,7 @@ func answer(f *os.File) (*Control, []*os.File, error) {
 	if err != nil {
 		return nil, nil, errors.Join(err, conn.Close())
 	}
-	files, err := rightsOf(oob[:oobn])
+	files, err := unixsock.Files(oob[:oobn], "handoff")
 	if err != nil || n != 1 || buf[0] != knock || len(files) < stdioFiles {
 		return nil, nil, errors.Join(errors.New("nobody knocks like that"), err, conn.Close())
 	}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/teleswap/teleswap/daemon/internal/unixsock"
 )
 
 const (
@@ -100,7 +102,7 @@ func (h *Handoff) ask(w socketWish) (_ *os.File, err error) {
 	if err != nil {
 		return nil, net.ErrClosed
 	}
-	files, err := rightsOf(oob[:oobn])
+	files, err := unixsock.Files(oob[:oobn], "handoff")
 	if err != nil {
 		return nil, net.ErrClosed
 	}

@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/teleswap/teleswap/daemon/internal/unixsock"
 )
 
 // gateName is the gate's socket in the abstract namespace, which belongs to the network that keeper and container share.
@@ -61,7 +63,7 @@ func (g *gates) accept() (*gate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("wait for the container: %w", err)
 	}
-	cred, err := peer(conn)
+	cred, err := unixsock.Peer(conn)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("wait for the container: %w", err), conn.Close())
 	}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/teleswap/teleswap/daemon/internal/unixsock"
 )
 
 const (
@@ -94,7 +96,7 @@ func (l *HandoffListener) Close() error {
 
 // receive reads a sandbox's hello.
 func receive(conn *net.UnixConn) (*Handoff, error) {
-	cred, err := peer(conn)
+	cred, err := unixsock.Peer(conn)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +109,7 @@ func receive(conn *net.UnixConn) (*Handoff, error) {
 	if err != nil {
 		return nil, err
 	}
-	files, err := rightsOf(oob[:oobn])
+	files, err := unixsock.Files(oob[:oobn], "handoff")
 	if err != nil {
 		return nil, err
 	}
@@ -149,41 +151,6 @@ func mountsOf(files []*os.File, problems []string) (mounts []*os.File, ok bool) 
 		}
 	}
 	return mounts, len(rest) == 0
-}
-
-func peer(conn *net.UnixConn) (*unix.Ucred, error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	var cred *unix.Ucred
-	var cerr error
-	if err := raw.Control(func(fd uintptr) {
-		cred, cerr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil {
-		return nil, err
-	}
-	return cred, cerr
-}
-
-// rightsOf makes files of the descriptors that came with a message.
-func rightsOf(oob []byte) ([]*os.File, error) {
-	msgs, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil, err
-	}
-	var files []*os.File
-	for _, m := range msgs {
-		fds, err := unix.ParseUnixRights(&m)
-		if err != nil {
-			continue
-		}
-		for _, fd := range fds {
-			unix.CloseOnExec(fd)
-			files = append(files, os.NewFile(uintptr(fd), "handoff"))
-		}
-	}
-	return files, nil
 }
 
 // Ack lets the sandbox start its command, or, with err, tells it why not and closes the connection to it.

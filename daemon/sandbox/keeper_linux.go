@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/teleswap/teleswap/daemon/internal/unixsock"
 )
 
 // A swap by `docker run` has two containers. The first is the *keeper*: Docker starts this program in it, without a network
@@ -73,7 +75,7 @@ func (k *keeper) meet() error {
 	if err != nil {
 		return err
 	}
-	cred, err := peer(conn)
+	cred, err := unixsock.Peer(conn)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/teleswap/teleswap/daemon/internal/unixsock"
 	"github.com/teleswap/teleswap/dnsresolver/osdns"
 )
 
@@ -129,7 +130,7 @@ func (l *Listener) Await(ctx context.Context, id string) (*Warden, error) {
 
 // greet hears who a warden is. Only root's, or this user's own, is taken.
 func greet(c *net.UnixConn) (*Warden, string, error) {
-	peer, err := peerOf(c)
+	peer, err := unixsock.Peer(c)
 	if err != nil {
 		return nil, "", err
 	}

@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/teleswap/teleswap/daemon/internal/unixsock"
 )
 
 // Arg is the first argument by which this program is a warden: `teleswap Arg SOCKET ID` for a daemon that listens on SOCKET
@@ -110,7 +112,7 @@ func obeyDaemon(ctx context.Context, socket, id string, stderr *os.File) error {
 
 // asker is the user of the daemon at the other end: it must be the one who called sudo, or root.
 func asker(c *net.UnixConn) (int, error) {
-	peer, err := peerOf(c)
+	peer, err := unixsock.Peer(c)
 	if err != nil {
 		return 0, fmt.Errorf("see who asks: %w", err)
 	}

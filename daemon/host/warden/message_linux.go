@@ -9,6 +9,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/teleswap/teleswap/daemon/internal/unixsock"
 )
 
 const (
@@ -42,7 +44,7 @@ func send(c *net.UnixConn, v any, files ...*os.File) error {
 func receive(c *net.UnixConn, v any) ([]*os.File, error) {
 	buf, oob := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(maxFiles*4))
 	n, oobn, flags, _, err := c.ReadMsgUnix(buf, oob)
-	files, ferr := filesOf(oob[:oobn])
+	files, ferr := unixsock.Files(oob[:oobn], "warden")
 	switch {
 	case err == nil && n == 0, errors.Is(err, unix.ECONNRESET):
 		err = io.EOF
@@ -60,40 +62,4 @@ func receive(c *net.UnixConn, v any) ([]*os.File, error) {
 		return nil, err
 	}
 	return files, nil
-}
-
-// filesOf makes files of the descriptors that came with a message.
-func filesOf(oob []byte) ([]*os.File, error) {
-	msgs, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil, err
-	}
-	var files []*os.File
-	for _, m := range msgs {
-		fds, err := unix.ParseUnixRights(&m)
-		if err != nil {
-			continue
-		}
-		for _, fd := range fds {
-			unix.CloseOnExec(fd)
-			files = append(files, os.NewFile(uintptr(fd), "warden"))
-		}
-	}
-	return files, nil
-}
-
-// peerOf is who is at the other end of a socket.
-func peerOf(c *net.UnixConn) (*unix.Ucred, error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	var cred *unix.Ucred
-	var cerr error
-	if err := raw.Control(func(fd uintptr) {
-		cred, cerr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil {
-		return nil, err
-	}
-	return cred, cerr
 }
