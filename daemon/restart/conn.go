@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/teleswap/teleswap/proxy/http2"
 	"github.com/teleswap/teleswap/proxy/relay"
 )
 
@@ -196,8 +197,8 @@ func (c *conn) restsLocked() bool { return !c.answered && !c.overlong && len(c.s
 func (c *conn) warn() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.follow.http2() != nil && c.answered && !c.closed && c.age < c.gate.restarts() {
-		c.tellLocked(goAway(maxStreamID))
+	if c.follow.http2.Spoken() && c.answered && !c.closed && c.age < c.gate.restarts() {
+		c.tellLocked(http2.GoAway(http2.MaxStream))
 	}
 }
 
@@ -212,11 +213,11 @@ func (c *conn) part() (busy bool) {
 	case c.closed || c.parted || c.age >= c.gate.restarts():
 	case owed:
 		busy = !begun || time.Since(c.moved) < streamSilence
-	case c.follow.http2() == nil:
+	case !c.follow.http2.Spoken():
 		leave = c.restsLocked()
 	case c.answered:
 		leave, c.refusing = true, true
-		c.tellLocked(goAway(c.follow.http2().last))
+		c.tellLocked(http2.GoAway(c.follow.http2.Last()))
 	}
 	c.parted = c.parted || leave
 	c.mu.Unlock()

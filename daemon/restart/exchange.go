@@ -7,6 +7,8 @@ import (
 	"iter"
 	"net/http"
 	"slices"
+
+	"github.com/teleswap/teleswap/proxy/http2"
 )
 
 // maxHead is how long the head of a message may be; what has a longer one is not followed.
@@ -18,7 +20,7 @@ var errLongHead = errors.New("the head is too long")
 // under way. What is not HTTP/1.x, or becomes something else, is opaque from then on, unless it is HTTP/2, whose streams are
 // followed. It is not safe for concurrent use; its zero value is ready, and end frees what it holds.
 type exchange struct {
-	maybe2            *streams // not nil: HTTP/2 is spoken, or may be yet
+	http2             http2.Streams
 	requests, answers *side
 	waiting           []*http.Request // whose answers have not come in full
 	opaque            bool
@@ -85,13 +87,14 @@ func (s *side) take(p []byte) bool {
 
 // request takes in what the client sends. It comes before answer takes in what answers it.
 func (e *exchange) request(p []byte) {
-	if e.requests == nil && e.maybe2 == nil && !e.opaque {
-		e.requests, e.answers, e.maybe2 = newSide(e.readRequest), newSide(e.readAnswer), newStreams()
+	e.http2.Request(p)
+	if e.opaque {
+		return
 	}
-	if e.maybe2 != nil && !e.maybe2.request(p) {
-		e.maybe2 = nil
+	if e.requests == nil {
+		e.requests, e.answers = newSide(e.readRequest), newSide(e.readAnswer)
 	}
-	if !e.opaque && !e.requests.take(p) {
+	if !e.requests.take(p) {
 		e.end()
 	}
 }
@@ -99,27 +102,11 @@ func (e *exchange) request(p []byte) {
 // answer takes in what the client gets. It returns how much of p lies before the last place where a frame of HTTP/2 may be put in;
 // -1: there is none.
 func (e *exchange) answer(p []byte) (place int) {
-	if e.requests == nil && !e.opaque && beginsHTTP2(p) { // it speaks first
-		e.maybe2 = newStreams()
-	}
-	if e.maybe2 != nil {
-		place = e.maybe2.answer(p)
-	}
+	place = e.http2.Answer(p)
 	if !e.opaque && (e.requests == nil || !e.answers.take(p)) { // who speaks first is no server of HTTP/1.x
 		e.end()
 	}
-	if e.http2() == nil {
-		return -1
-	}
 	return place
-}
-
-// http2 follows the streams, where HTTP/2 is spoken; nil: it is not, as far as is known.
-func (e *exchange) http2() *streams {
-	if e.maybe2 == nil || e.maybe2.sent.skip > 0 {
-		return nil
-	}
-	return e.maybe2
 }
 
 var errNoHTTP1 = errors.New("not HTTP/1.x")
@@ -172,8 +159,8 @@ func (e *exchange) idle() bool {
 
 // owed says whether a client waits for an answer, and whether all of those have begun.
 func (e *exchange) owed() (any, begun bool) {
-	if s := e.http2(); s != nil {
-		return s.owed()
+	if e.http2.Spoken() {
+		return e.http2.Owed()
 	}
 	return !e.opaque && !e.idle(), e.answers != nil && !e.answers.between
 }
@@ -181,8 +168,8 @@ func (e *exchange) owed() (any, begun bool) {
 // safe says that what is under way may be asked once more by somebody else than the client: it has begun to be asked only, or
 // by a method that changes nothing (RFC 9110, sections 9.2.1 and 9.2.2).
 func (e *exchange) safe() bool {
-	if s := e.http2(); s != nil {
-		return s.last == 0
+	if e.http2.Spoken() {
+		return e.http2.Last() == 0
 	}
 	return !e.opaque && !slices.ContainsFunc(e.waiting, func(r *http.Request) bool {
 		return !slices.Contains([]string{http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace}, r.Method)

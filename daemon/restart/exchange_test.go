@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/teleswap/teleswap/proxy/http2"
 )
 
 // said is what passed on a connection: "> " begins what the client sent, "< " what it got.
@@ -22,6 +24,11 @@ func said(t *testing.T, e *exchange, lines []string, piece int) {
 		}
 	}
 }
+
+const (
+	http2Settings = "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+	http2Head     = "\x00\x00\x00\x01\x04\x00\x00\x00\x01"
+)
 
 // TestExchangeStates: what is known after some messages, however they were cut.
 func TestExchangeStates(t *testing.T) {
@@ -56,9 +63,9 @@ func TestExchangeStates(t *testing.T) {
 		"to the end":              {[]string{get, "< HTTP/1.1 200 OK\r\n\r\nhi, and"}, state{owed: true, safe: true, last: true}},
 		"a websocket":             {[]string{get, "< HTTP/1.1 101 Switching Protocols\r\n\r\n"}, opaque},
 		"a tunnel":                {[]string{"> CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n"}, opaque},
-		"HTTP/2":                  {[]string{"> " + preface + frameOf(frameHeaders, flagEndHeaders, 1, "")}, state{opaque: true, owed: true}},
-		"HTTP/2's server first":   {[]string{"< " + frameOf(frameSettings, 0, 0, ""), "> " + preface, "< " + frameOf(frameSettings, 1, 0, ""), "> " + frameOf(frameHeaders, flagEndHeaders, 1, "")}, state{opaque: true, owed: true}},
-		"not HTTP/2 after all":    {[]string{"< " + frameOf(frameSettings, 0, 0, ""), "> PRI? * HTTP/1.1\r\n\r\n" + frameOf(frameHeaders, flagEndHeaders, 1, "")}, opaque},
+		"HTTP/2":                  {[]string{"> " + http2.Preface + http2Head}, state{opaque: true, owed: true}},
+		"HTTP/2's server first":   {[]string{"< " + http2Settings, "> " + http2.Preface, "< " + http2Settings, "> " + http2Head}, state{opaque: true, owed: true}},
+		"not HTTP/2 after all":    {[]string{"< " + http2Settings, "> PRI? * HTTP/1.1\r\n\r\n" + http2Head}, opaque},
 		"TLS":                     {[]string{"> \x16\x03\x01\x02\x00"}, opaque},
 		"no HTTP":                 {[]string{"> HELLO there\r\n"}, opaque},
 		"a server that greets":    {[]string{"< 220 hello\r\n"}, opaque},
