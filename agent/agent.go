@@ -231,7 +231,7 @@ const (
 
 // drain serves on until it is quiet, nothing is open and the local process has ended, or the grace is over: the process has the pod's
 // files and network until then, as in the pod. Once it is
-// quiet, idle connections are closed. Those that are never idle are told to end, see lastAnswer.
+// quiet, idle connections are closed. Those that are never idle are told to end, see client.end.
 func (a *agent) drain() {
 	a.log.Info("told to end: drain", "grace", a.cfg.Grace)
 	begun := time.Now()

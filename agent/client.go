@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/teleswap/teleswap/proxy/http2"
 )
 
 const (
@@ -37,6 +39,7 @@ type client struct {
 	mu        sync.Mutex
 	last      time.Time // when bytes last went either way
 	owed      bool      // the last ones came from the client
+	streams   http2.Streams
 	recording bool      // nothing was answered, and all that was sent is in sent
 	sent      []byte
 	replay    []byte        // what Read returns first
@@ -46,6 +49,7 @@ type client struct {
 	left      time.Time     // when leaving began
 	writing   int           // answers that the client's end has not taken yet
 	ending    bool          // the next answer is to be the last
+	goneAway  bool          // and a client of HTTP/2 was told so
 	over      chan struct{} // closed when whoever had it has closed it, or has let go
 	overOnce  *sync.Once
 }
@@ -91,6 +95,7 @@ func (c *client) Read(p []byte) (int, error) {
 // noteSent notes bytes from the client; the caller holds mu.
 func (c *client) noteSent(p []byte) {
 	c.last, c.owed = time.Now(), true
+	c.streams.Request(p)
 	switch {
 	case !c.recording:
 	case len(c.sent)+len(p) > maxReplay:
@@ -111,15 +116,21 @@ func (c *client) noteAnsweredLocked() {
 	c.recording, c.sent = false, nil
 }
 
-// beginAnswer notes that bytes of an answer come, and tells whether they begin one that is to be the last. endAnswer notes
-// that they are written. Each answer passes both: they allocate nothing.
-func (c *client) beginAnswer() (last bool) {
+// beginAnswer notes that bytes of an answer come, and tells whether they begin one that is to be the last, and what goes to the
+// client before them. endAnswer notes that they are written. Each answer passes both: they allocate nothing.
+func (c *client) beginAnswer(b ...[]byte) (last bool, before []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	last = c.ending && c.owed
+	if c.ending && !c.goneAway && c.streams.May() {
+		c.goneAway, before = true, http2.GoAway(http2.MaxStream)
+	}
+	for _, p := range b {
+		c.streams.Answer(p)
+	}
+	last = c.ending && c.owed && !c.streams.Spoken()
 	c.noteAnsweredLocked()
 	c.writing++
-	return last
+	return last, before
 }
 
 func (c *client) endAnswer() {
@@ -131,12 +142,12 @@ func (c *client) endAnswer() {
 
 // Write answers the client.
 func (c *client) Write(p []byte) (int, error) {
-	last := c.beginAnswer()
+	last, before := c.beginAnswer(p)
 	defer c.endAnswer()
-	if !last {
+	if !last && before == nil {
 		return c.Conn.Write(p)
 	}
-	b, extra := withCloseField(net.Buffers{p})
+	b, extra := ended(net.Buffers{p}, last, before)
 	n, err := b.WriteTo(c.Conn)
 	if err != nil {
 		return max(int(n)-extra, 0), err
@@ -146,18 +157,26 @@ func (c *client) Write(p []byte) (int, error) {
 
 // WriteBuffers answers with one system call.
 func (c *client) WriteBuffers(b *net.Buffers) (int64, error) {
-	last := c.beginAnswer()
+	last, before := c.beginAnswer(*b...)
 	defer c.endAnswer()
-	if !last {
+	if !last && before == nil {
 		return b.WriteTo(c.Conn)
 	}
-	changed, extra := withCloseField(*b)
+	changed, extra := ended(*b, last, before)
 	*b = nil // whatever comes of it: it is not written again
 	n, err := changed.WriteTo(c.Conn)
 	return max(n-int64(extra), 0), err
 }
 
-// end makes the next answer the last, where the client speaks HTTP/1.1.
+// ended is an answer with the word in it, or before it, that the connection ends, and how many bytes that adds.
+func ended(b net.Buffers, last bool, before []byte) (_ net.Buffers, extra int) {
+	if last {
+		return withCloseField(b)
+	}
+	return append(net.Buffers{before}, b...), len(before)
+}
+
+// end makes the next answer the last, where the client speaks HTTP/1.1; one of HTTP/2 is told before the next to begin nothing more.
 func (c *client) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -252,7 +271,11 @@ func (c *client) leaveIfIdle(now time.Time, silence time.Duration) {
 		_ = c.Conn.Close()
 		return
 	}
-	if c.owed || c.taken || c.leaving || c.writing > 0 || now.Sub(c.last) < silence {
+	owed := c.owed
+	if c.streams.Spoken() { // who says something need not ask
+		owed, _ = c.streams.Owed()
+	}
+	if owed || c.taken || c.leaving || c.writing > 0 || now.Sub(c.last) < silence {
 		return
 	}
 	c.leaving, c.left = true, now

@@ -9,8 +9,15 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/teleswap/teleswap/proxy/relay"
 	"github.com/teleswap/teleswap/proxy/tunnel"
@@ -295,6 +302,86 @@ func TestDrainEndsBusyHTTP(t *testing.T) {
 		p.done <- nil
 	case <-time.After(8 * time.Second): // well below the grace
 		t.Error("a busy connection keeps the agent")
+	}
+}
+
+// TestDrainEndsBusyGRPC: a client that calls again and again on one connection is told to open another, which leads elsewhere by
+// then, and no call is lost.
+func TestDrainEndsBusyGRPC(t *testing.T) {
+	t.Parallel()
+	p := startPod(t, nil)
+	c := p.connect(t)
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
+	go func() { _ = server.Serve(lis) }()
+	defer server.Stop()
+	accept(t, c, func(in *tunnel.Inbound) {
+		conn, err := in.Accept()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		server, err := net.Dial("tcp", lis.Addr().String())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_ = relay.Relay(conn, server) // the client ends it
+	})
+	var dialled atomic.Int64
+	conn, err := grpc.NewClient("passthrough:///service", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			to := p.addr(targetPort)
+			if dialled.Add(1) > 1 {
+				to = lis.Addr().String()
+			}
+			var d net.Dialer
+			return d.DialContext(ctx, "tcp", to)
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	client := grpc_health_v1.NewHealthClient(conn)
+	var callers sync.WaitGroup
+	defer callers.Wait()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var calls atomic.Int64
+	for range 4 {
+		callers.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := client.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{}); err != nil {
+					t.Errorf("after %d calls: %v", calls.Load(), err)
+					return
+				}
+				calls.Add(1)
+			}
+		})
+	}
+	for calls.Load() < 20 && !t.Failed() {
+		time.Sleep(time.Millisecond)
+	}
+	p.stop()
+	select {
+	case err := <-p.done:
+		if err != nil {
+			t.Error(err)
+		}
+		p.done <- nil
+	case <-time.After(8 * time.Second): // well below the grace
+		t.Error("a busy connection keeps the agent")
+	}
+	after := calls.Load()
+	for calls.Load() < after+20 && !t.Failed() {
+		time.Sleep(time.Millisecond)
+	}
+	if n := dialled.Load(); n != 2 {
+		t.Errorf("%d connections", n)
 	}
 }
 
