@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -256,6 +257,35 @@ func TestWaysNoSandboxProxy(t *testing.T) {
 	if status, _ := plainCurl(w, []string{"http_proxy=http://" + proxy}, client); status == 0 {
 		t.Error("the proxy is still there")
 	}
+	heldProxy(t, w, c, client)
+}
+
+// heldProxy holds a swap without a sandbox: what the user starts himself goes out by the variables that are written for it.
+func heldProxy(t *testing.T, w *scene.World, c *scene.Client, address string) {
+	t.Helper()
+	const port = "18191"
+	variables := path.Join(w.Home, "plain.json")
+	run := w.Teleswap("swap", "plain", "--no-sandbox", "--expose", port+":8080", "--env-json", variables)
+	line := run.WaitStderr(`held for a process that you start yourself, on this machine; `)
+	contains(t, "the line", line, variables)
+	text, err := os.ReadFile(variables)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var env map[string]string
+	if err := json.Unmarshal(text, &env); err != nil {
+		t.Fatal(err)
+	}
+	if status, out := plainCurl(w, []string{"http_proxy=" + env["http_proxy"]}, address); status != 0 || !strings.Contains(out, `"name"`) {
+		t.Errorf("by %q: status %d, %s", env["http_proxy"], status, out)
+	}
+	ide := w.Start(scene.How{}, ideProbe(w, port, "ide")...)
+	run.WaitSwapped()
+	c.Far("http://plain").WaitLocal("ide")
+	run.SignalGroup(sigint)
+	run.WaitEnd(0)
+	ide.Signal(sigterm)
+	ide.Wait()
 }
 
 // TestWaysNoSandboxReadiness has the process listen late, and another process of the laptop before it.

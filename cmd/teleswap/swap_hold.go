@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"fmt"
 
 	"github.com/spf13/pflag"
 
@@ -61,7 +62,15 @@ func (s *swapping) heldLine() {
 	if file := cmp.Or(s.wishes.env.json, s.wishes.env.lines); file != "" {
 		variables = "its variables are in " + file
 	}
-	s.ui.line("· held for a process that you start yourself, on this machine or in `teleswap shell %s`; %s", s.sessionID, variables)
+	s.ui.line("· held for a process that you start yourself, %s; %s", s.heldPlace("on this machine"), variables)
+}
+
+// heldPlace is where that process may be started.
+func (s *swapping) heldPlace(here string) string {
+	if s.req.GetNoSandbox() {
+		return here // there is no other
+	}
+	return fmt.Sprintf("%s or in `teleswap shell %s`", here, s.sessionID)
 }
 
 // activeLine says that the swap stands, and how it ends.
@@ -74,7 +83,7 @@ func (s *swapping) activeLine(m *api.Active) {
 	case s.wishes.exposes != "":
 		s.exposedLine(end)
 	case s.wishes.hold:
-		s.ui.line("swapped: %s is now the process that you start, here or in `teleswap shell %s`; %s ends it", m.GetTarget(), s.sessionID, end)
+		s.ui.line("swapped: %s is now the process that you start, %s; %s ends it", m.GetTarget(), s.heldPlace("here"), end)
 	default:
 		s.ui.line("swapped: %s is now this process (pid %d); %s ends it", m.GetTarget(), m.GetPid(), end)
 	}
