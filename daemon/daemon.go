@@ -149,8 +149,11 @@ func assemble(life context.Context, cfg Config) (*daemon, error) {
 		Redact: func(data json.RawMessage, c session.Cluster, namespace string) (json.RawMessage, error) {
 			return redact(data, c, namespace)
 		},
-		Check:    sandbox.Check,
-		Dial:     session.LinkDialer{Dialer: links}.Dial,
+		Check: sandbox.Check,
+		Dial:  session.LinkDialer{Dialer: links}.Dial,
+		Acquire: func(ctx context.Context, req connect.Request, notify connect.Notify) (*connect.Lease, error) {
+			return d.hub.Acquire(ctx, req, notify)
+		},
 		FilesDir: files,
 		Keys:     keyStore{cfg.Paths.Dir},
 		Ledger:   sessionLedger{book},
@@ -220,9 +223,14 @@ func (d *daemon) replay(ctx context.Context) {
 	defer deadline.Stop()
 	for _, s := range orphans {
 		st := s.Status()
-		d.cfg.Say(fmt.Sprintf("restoring %s, which a daemon that died has left (session %s)", st.Target, st.ID))
 		events, done := s.Watch(false)
-		d.cfg.Say(awaitRestored(ctx, events, deadline.C, st.Target))
+		if st.Connect {
+			d.log.Info("taking away "+st.Target+", which a daemon that died has left", "session", st.ID)
+			d.log.Info(awaitRestored(ctx, events, deadline.C, st.Target))
+		} else {
+			d.cfg.Say(fmt.Sprintf("restoring %s, which a daemon that died has left (session %s)", st.Target, st.ID))
+			d.cfg.Say(awaitRestored(ctx, events, deadline.C, st.Target))
+		}
 		done()
 	}
 }

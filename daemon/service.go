@@ -125,25 +125,26 @@ func (s *service) Swap(stream grpc.BidiStreamingServer[api.SwapUp, api.Event]) e
 	if err != nil {
 		return unavailable(err)
 	}
+	s.attend(stream.Context(), sess, events, stream.Send, func() error {
+		up, err := stream.Recv()
+		if err == nil {
+			hear(sess, up)
+		}
+		return err
+	})
+	return nil
+}
+
+// attend passes a session's events to its owner, and what the owner says to the session, until both have ended.
+func (s *service) attend(ctx context.Context, sess *session.Session, events <-chan session.Event, send func(*api.Event) error, hearOne func() error) {
 	// The sandbox takes its door away itself, unless it was killed.
 	defer func() { _ = os.Remove(s.cfg.Paths.Door(sess.ID())) }()
 	sent := make(chan struct{})
 	go func() { // ends with the session's events or with the stream
 		defer close(sent)
-		s.forward(stream.Context(), sess, events, false, stream.Send)
+		s.forward(ctx, sess, events, false, send)
 	}()
-	var restarting sync.WaitGroup // ends with the stream
-	defer restarting.Wait()
-	for {
-		up, err := stream.Recv()
-		if err != nil {
-			break
-		}
-		if up.GetChildRestarting() != nil { // takes its time
-			restarting.Go(func() { sess.ChildRestarting(stream.Context()) })
-			continue
-		}
-		hear(sess, up)
+	for hearOne() == nil {
 	}
 	select {
 	case <-sess.Done():
@@ -151,7 +152,6 @@ func (s *service) Swap(stream grpc.BidiStreamingServer[api.SwapUp, api.Event]) e
 		sess.OwnerGone()
 	}
 	<-sent
-	return nil
 }
 
 // hear passes on what the command says to its session.
@@ -160,19 +160,22 @@ func hear(sess *session.Session, up *api.SwapUp) {
 	case *api.SwapUp_ChildStarted:
 		sess.ChildStarted(int(m.ChildStarted.GetPid()))
 	case *api.SwapUp_ChildExited:
-		exit := m.ChildExited
-		var err error
-		text := fmt.Sprintf("status %d", exit.GetCode())
-		if exit.GetSignal() != 0 {
-			text = syscall.Signal(exit.GetSignal()).String()
-		}
-		if exit.GetError() != "" {
-			err = errors.New(exit.GetError())
-		}
-		sess.ChildExited(text, err)
+		childExited(sess, m.ChildExited)
 	case *api.SwapUp_End:
 		sess.Leave(m.End.GetReason(), true)
 	}
+}
+
+func childExited(sess *session.Session, exit *api.ChildExited) {
+	var err error
+	text := fmt.Sprintf("status %d", exit.GetCode())
+	if exit.GetSignal() != 0 {
+		text = syscall.Signal(exit.GetSignal()).String()
+	}
+	if exit.GetError() != "" {
+		err = errors.New(exit.GetError())
+	}
+	sess.ChildExited(text, err)
 }
 
 // forward sends events until they end, or nobody takes them. With giveUp it ends at the

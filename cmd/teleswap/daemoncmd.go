@@ -10,6 +10,7 @@ import (
 	"os/user"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -44,7 +45,8 @@ func (a *app) runDaemon(ctx context.Context, reportFD int) error {
 	err := daemon.Run(ctx, daemon.Config{
 		Paths: a.paths, StateDir: a.state, Version: version, Build: buildID(),
 		User: userName(), Host: hostName(), Logger: log, Transport: os.Getenv("TELESWAP_TRANSPORT"),
-		Say: func(line string) { fmt.Fprintln(report, saySaying+strings.ReplaceAll(line, "\n", "; ")) },
+		AloneFor: aloneFor(os.Getenv("TELESWAP_ALONE_FOR"), log),
+		Say:      func(line string) { fmt.Fprintln(report, saySaying+strings.ReplaceAll(line, "\n", "; ")) },
 		Ready: func() {
 			fmt.Fprintln(report, sayReady)
 			closeQuietly(report)
@@ -68,6 +70,19 @@ func logLevel(name string) slog.Level {
 		return slog.LevelInfo
 	}
 	return l
+}
+
+// aloneFor reads how long the agents of connections stay without this machine; 0: as long as they do anyway.
+func aloneFor(text string, log *slog.Logger) time.Duration {
+	if text == "" {
+		return 0
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < time.Second {
+		log.Warn("TELESWAP_ALONE_FOR is no duration of a second or more, and not heeded", "value", text)
+		return 0
+	}
+	return d
 }
 
 // userName and hostName are what others read in a mark.

@@ -20,12 +20,16 @@ type progress struct {
 	terminal bool
 	color    bool
 	up       *overseer // not nil: it is told, and prints
+	// brief has nothing printed that is not worth a line to who wants the command's output: off a terminal nothing at all but
+	// problems, on one no steps.
+	brief bool
 
 	mu       sync.Mutex
 	running  string // name of the step under way
 	began    time.Time
 	spinning chan struct{} // closed to end the spinner; nil: none
 	spun     chan struct{} // closed when it has ended
+	detail   string        // of the last step that ended well
 	quiet    bool          // the child shares the terminal: no spinner
 	newline  string
 }
@@ -72,6 +76,12 @@ func (p *progress) step(s *api.Step) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.endSpinLocked()
+	if s.GetState() == api.Step_DONE && s.GetDetail() != "" {
+		p.detail = s.GetDetail()
+	}
+	if p.brief {
+		return
+	}
 	p.writeLocked(p.stepLine(s.GetName(), s.GetDetail(), s.GetState() == api.Step_FAILED, time.Duration(s.GetMicroseconds())*time.Microsecond) + "\n")
 }
 
@@ -84,8 +94,18 @@ func (p *progress) stepLine(name, detail string, failed bool, took time.Duration
 	return fmt.Sprintf("%s %s %s %6s", mark, pad(name, nameWidth), pad(detail, detailWidth), short(took))
 }
 
+// problem prints a line that must be read.
+func (p *progress) problem(format string, args ...any) { p.print("! "+format, args...) }
+
 // line prints one line between those of the steps.
 func (p *progress) line(format string, args ...any) {
+	if p.brief && !p.terminal {
+		return
+	}
+	p.print(format, args...)
+}
+
+func (p *progress) print(format string, args ...any) {
 	if p.up != nil {
 		p.up.tell(upReport{Line: fmt.Sprintf(format, args...)})
 		return
@@ -203,4 +223,12 @@ func short(d time.Duration) string {
 		return fmt.Sprintf("%.1fs", d.Seconds())
 	}
 	return d.Round(time.Second).String()
+}
+
+// joined is the detail of the last step that ended well, up to what only some want to know.
+func (p *progress) joined() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	detail, _, _ := strings.Cut(p.detail, ";")
+	return detail
 }

@@ -14,8 +14,6 @@ import (
 	"github.com/teleswap/teleswap/daemon/runner"
 )
 
-const dockerForm = "teleswap swap NAME --docker-run [docker's flags] IMAGE [ARGUMENTS…]"
-
 // addDockerFlag is for the help: splitRun has taken it off the line.
 func addDockerFlag(f *pflag.FlagSet) {
 	f.String("docker-run", "", "what docker run is to run, with its flags; takes the rest of the line")

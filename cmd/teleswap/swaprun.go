@@ -9,8 +9,6 @@ import (
 	"syscall"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/teleswap/teleswap/cmd/teleswap/internal/changes"
 	"github.com/teleswap/teleswap/daemon/api"
 	"github.com/teleswap/teleswap/daemon/runner"
@@ -35,8 +33,17 @@ type wishes struct {
 	hold bool
 	// exposes is the name of the Service, where the swap is nothing but one; empty: it is a swap.
 	exposes string
+	// connect says that nobody's place is taken.
+	connect bool
 	// up is the `teleswap up` that the swap belongs to; nil: none.
 	up *overseer
+}
+
+// sessionStream is the way to and from the daemon.
+type sessionStream interface {
+	Send(up *api.SwapUp) error
+	Recv() (*api.Event, error)
+	CloseSend() error
 }
 
 // swapping is one swap as the command sees it: events of the session, signals, and the
@@ -46,7 +53,7 @@ type swapping struct {
 	ui     *progress
 	client *api.Client
 	logs   *podLogs // nil: the output stays here, or there is none yet
-	stream grpc.BidiStreamingClient[api.SwapUp, api.Event]
+	stream sessionStream
 	req    *api.SwapRequest
 	wishes wishes
 
@@ -70,7 +77,18 @@ type received struct {
 }
 
 // swap runs a swap from its request to its exit status.
-func (a *app) swap(ctx context.Context, req *api.SwapRequest, w wishes) (err error) {
+func (a *app) swap(ctx context.Context, req *api.SwapRequest, w wishes) error {
+	return a.attend(ctx, req, w, func(ctx context.Context, c *api.Client) (sessionStream, error) {
+		stream, err := c.Swap(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return stream, stream.Send(&api.SwapUp{Message: &api.SwapUp_Request{Request: req}})
+	})
+}
+
+// attend runs a session, which open begins, to its exit status.
+func (a *app) attend(ctx context.Context, req *api.SwapRequest, w wishes, open func(context.Context, *api.Client) (sessionStream, error)) (err error) {
 	defer func() { w.up.end(err) }()
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
@@ -89,15 +107,12 @@ func (a *app) swap(ctx context.Context, req *api.SwapRequest, w wishes) (err err
 	defer closeQuietly(c)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := c.Swap(ctx)
+	stream, err := open(ctx, c)
 	if err != nil {
 		return callError(err)
 	}
-	if err := stream.Send(&api.SwapUp{Message: &api.SwapUp_Request{Request: req}}); err != nil {
-		return callError(err)
-	}
 	s := &swapping{app: a, ui: newProgress(a.err), client: c, stream: stream, req: req, wishes: w, sources: sources, received: make(chan received), child: newChild()}
-	s.ui.up = w.up
+	s.ui.up, s.ui.brief = w.up, w.connect
 	receiving := make(chan struct{})
 	go func() { // ends with the stream, or with ctx
 		defer close(receiving)
@@ -189,6 +204,9 @@ func (s *swapping) event(ctx context.Context, e *api.Event) {
 	s.sessionID = e.GetSession()
 	switch m := e.GetEvent().(type) {
 	case *api.Event_Prepare:
+		if s.wishes.connect {
+			s.connectedLine()
+		}
 		s.ui.share()
 		s.child.hooks = s.wantedHooks(m.Prepare)
 		if s.wishes.podLogs {
@@ -198,7 +216,9 @@ func (s *swapping) event(ctx context.Context, e *api.Event) {
 	case *api.Event_Active:
 		s.active = true
 		s.ui.up.stage(stageSwapped)
-		s.activeLine(m.Active)
+		if !s.wishes.connect {
+			s.activeLine(m.Active)
+		}
 		for _, line := range s.wishes.attach {
 			s.ui.line("%s", line)
 		}
@@ -291,7 +311,7 @@ func (s *swapping) lostDaemon(ctx context.Context, err error) {
 	if !api.Broken(err) { // it answered: the swap was refused
 		return
 	}
-	s.ui.line("! the daemon died; ending the process and restoring by a new daemon")
+	s.ui.problem("the daemon died; ending the process and restoring by a new daemon")
 	s.child.terminate(s.ui, 0)
 	s.rescue = make(chan error, 1)
 	rescue := s.rescue
@@ -319,7 +339,7 @@ func (s *swapping) verdict() error {
 	default:
 		s.ui.line("restored: %s is as it was", d.GetTarget())
 	}
-	if s.child.everRan() && !s.active && (s.begun == nil || s.late) && d.GetError() == "" {
+	if !s.wishes.connect && s.child.everRan() && !s.active && (s.begun == nil || s.late) && d.GetError() == "" {
 		s.ui.line("! the process ended before it took the target's place (exit status %d)", s.child.exit.Code)
 	}
 	interrupted := s.begun != nil && !s.active && !s.late
@@ -333,7 +353,7 @@ func (s *swapping) verdict() error {
 	case d.GetError() != "":
 		return errors.New(d.GetError())
 	case s.begun == nil && !s.child.everRan():
-		return fmt.Errorf("the swap ended before the process began: %s", d.GetReason())
+		return fmt.Errorf("the session ended before the process began: %s", d.GetReason())
 	case s.child.everRan() && s.child.exit.Code != 0:
 		return &exitError{status: s.child.exit.Code}
 	case s.child.waitErr != nil:
@@ -347,11 +367,17 @@ func (s *swapping) afterDaemon() error {
 	switch {
 	case !api.Broken(s.broken):
 		return callError(s.broken)
+	case s.rescued != nil && s.wishes.connect:
+		return fmt.Errorf("the daemon died, and no new one could be started: %w", s.rescued)
 	case s.rescued != nil:
 		return fmt.Errorf("the daemon died during the swap and no new one could be started: %w\n"+
 			"the ledger is kept: `teleswap restore` gives %s back", s.rescued, s.req.GetName())
 	}
-	return errors.New("the daemon died during the swap; its log: " + s.app.paths.Log)
+	what := "swap"
+	if s.wishes.connect {
+		what = "connect"
+	}
+	return fmt.Errorf("the daemon died during the %s; its log: %s", what, s.app.paths.Log)
 }
 
 // signalText names a signal in an ending's reason.

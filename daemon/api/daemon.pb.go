@@ -74,7 +74,7 @@ func (x Step_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Step_State.Descriptor instead.
 func (Step_State) EnumDescriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{10, 0}
+	return file_daemon_proto_rawDescGZIP(), []int{12, 0}
 }
 
 type SwapUp struct {
@@ -452,6 +452,242 @@ func (x *SwapRequest) GetWatch() bool {
 	return false
 }
 
+type ConnectUp struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Message:
+	//
+	//	*ConnectUp_Request
+	//	*ConnectUp_ChildStarted
+	//	*ConnectUp_ChildExited
+	//	*ConnectUp_End
+	Message       isConnectUp_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectUp) Reset() {
+	*x = ConnectUp{}
+	mi := &file_daemon_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectUp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectUp) ProtoMessage() {}
+
+func (x *ConnectUp) ProtoReflect() protoreflect.Message {
+	mi := &file_daemon_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectUp.ProtoReflect.Descriptor instead.
+func (*ConnectUp) Descriptor() ([]byte, []int) {
+	return file_daemon_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ConnectUp) GetMessage() isConnectUp_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *ConnectUp) GetRequest() *ConnectRequest {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectUp_Request); ok {
+			return x.Request
+		}
+	}
+	return nil
+}
+
+func (x *ConnectUp) GetChildStarted() *ChildStarted {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectUp_ChildStarted); ok {
+			return x.ChildStarted
+		}
+	}
+	return nil
+}
+
+func (x *ConnectUp) GetChildExited() *ChildExited {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectUp_ChildExited); ok {
+			return x.ChildExited
+		}
+	}
+	return nil
+}
+
+func (x *ConnectUp) GetEnd() *End {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectUp_End); ok {
+			return x.End
+		}
+	}
+	return nil
+}
+
+type isConnectUp_Message interface {
+	isConnectUp_Message()
+}
+
+type ConnectUp_Request struct {
+	Request *ConnectRequest `protobuf:"bytes,1,opt,name=request,proto3,oneof"`
+}
+
+type ConnectUp_ChildStarted struct {
+	ChildStarted *ChildStarted `protobuf:"bytes,2,opt,name=child_started,json=childStarted,proto3,oneof"`
+}
+
+type ConnectUp_ChildExited struct {
+	ChildExited *ChildExited `protobuf:"bytes,3,opt,name=child_exited,json=childExited,proto3,oneof"`
+}
+
+type ConnectUp_End struct {
+	End *End `protobuf:"bytes,4,opt,name=end,proto3,oneof"`
+}
+
+func (*ConnectUp_Request) isConnectUp_Message() {}
+
+func (*ConnectUp_ChildStarted) isConnectUp_Message() {}
+
+func (*ConnectUp_ChildExited) isConnectUp_Message() {}
+
+func (*ConnectUp_End) isConnectUp_Message() {}
+
+// ConnectRequest asks for a connection to a namespace, and says what it is for.
+type ConnectRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Connection to the cluster: JSON of kube.Connection. Never logged.
+	Connection      []byte `protobuf:"bytes,1,opt,name=connection,proto3" json:"connection,omitempty"`
+	AgentImage      string `protobuf:"bytes,2,opt,name=agent_image,json=agentImage,proto3" json:"agent_image,omitempty"`
+	AgentPullPolicy string `protobuf:"bytes,3,opt,name=agent_pull_policy,json=agentPullPolicy,proto3" json:"agent_pull_policy,omitempty"`
+	// Pid of the command, and what it will run (shown by status).
+	Pid     int64    `protobuf:"varint,4,opt,name=pid,proto3" json:"pid,omitempty"`
+	Command []string `protobuf:"bytes,5,rep,name=command,proto3" json:"command,omitempty"`
+	// Destinations that are reached through the cluster, whatever the rule says: names, addresses or prefixes.
+	AlsoProxy []string `protobuf:"bytes,6,rep,name=also_proxy,json=alsoProxy,proto3" json:"also_proxy,omitempty"`
+	// The command runs in a sandbox on the cluster's network; in a container (docker run), whose name is as in SwapRequest; or without a
+	// sandbox, by a proxy.
+	Sandbox       bool   `protobuf:"varint,10,opt,name=sandbox,proto3" json:"sandbox,omitempty"`
+	InContainer   bool   `protobuf:"varint,11,opt,name=in_container,json=inContainer,proto3" json:"in_container,omitempty"`
+	ContainerName string `protobuf:"bytes,12,opt,name=container_name,json=containerName,proto3" json:"container_name,omitempty"`
+	NoSandbox     bool   `protobuf:"varint,13,opt,name=no_sandbox,json=noSandbox,proto3" json:"no_sandbox,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectRequest) Reset() {
+	*x = ConnectRequest{}
+	mi := &file_daemon_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectRequest) ProtoMessage() {}
+
+func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_daemon_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectRequest.ProtoReflect.Descriptor instead.
+func (*ConnectRequest) Descriptor() ([]byte, []int) {
+	return file_daemon_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ConnectRequest) GetConnection() []byte {
+	if x != nil {
+		return x.Connection
+	}
+	return nil
+}
+
+func (x *ConnectRequest) GetAgentImage() string {
+	if x != nil {
+		return x.AgentImage
+	}
+	return ""
+}
+
+func (x *ConnectRequest) GetAgentPullPolicy() string {
+	if x != nil {
+		return x.AgentPullPolicy
+	}
+	return ""
+}
+
+func (x *ConnectRequest) GetPid() int64 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *ConnectRequest) GetCommand() []string {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *ConnectRequest) GetAlsoProxy() []string {
+	if x != nil {
+		return x.AlsoProxy
+	}
+	return nil
+}
+
+func (x *ConnectRequest) GetSandbox() bool {
+	if x != nil {
+		return x.Sandbox
+	}
+	return false
+}
+
+func (x *ConnectRequest) GetInContainer() bool {
+	if x != nil {
+		return x.InContainer
+	}
+	return false
+}
+
+func (x *ConnectRequest) GetContainerName() string {
+	if x != nil {
+		return x.ContainerName
+	}
+	return ""
+}
+
+func (x *ConnectRequest) GetNoSandbox() bool {
+	if x != nil {
+		return x.NoSandbox
+	}
+	return false
+}
+
 // PortMap is a port of the target, remote, and the port of the process that it leads to.
 type PortMap struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -464,7 +700,7 @@ type PortMap struct {
 
 func (x *PortMap) Reset() {
 	*x = PortMap{}
-	mi := &file_daemon_proto_msgTypes[2]
+	mi := &file_daemon_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -476,7 +712,7 @@ func (x *PortMap) String() string {
 func (*PortMap) ProtoMessage() {}
 
 func (x *PortMap) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[2]
+	mi := &file_daemon_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -489,7 +725,7 @@ func (x *PortMap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortMap.ProtoReflect.Descriptor instead.
 func (*PortMap) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{2}
+	return file_daemon_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PortMap) GetLocal() uint32 {
@@ -526,7 +762,7 @@ type Publish struct {
 
 func (x *Publish) Reset() {
 	*x = Publish{}
-	mi := &file_daemon_proto_msgTypes[3]
+	mi := &file_daemon_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -538,7 +774,7 @@ func (x *Publish) String() string {
 func (*Publish) ProtoMessage() {}
 
 func (x *Publish) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[3]
+	mi := &file_daemon_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -551,7 +787,7 @@ func (x *Publish) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Publish.ProtoReflect.Descriptor instead.
 func (*Publish) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{3}
+	return file_daemon_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Publish) GetAddress() string {
@@ -593,7 +829,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_daemon_proto_msgTypes[4]
+	mi := &file_daemon_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -605,7 +841,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[4]
+	mi := &file_daemon_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -618,7 +854,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{4}
+	return file_daemon_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Port) GetNumber() uint32 {
@@ -645,7 +881,7 @@ type ChildStarted struct {
 
 func (x *ChildStarted) Reset() {
 	*x = ChildStarted{}
-	mi := &file_daemon_proto_msgTypes[5]
+	mi := &file_daemon_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -657,7 +893,7 @@ func (x *ChildStarted) String() string {
 func (*ChildStarted) ProtoMessage() {}
 
 func (x *ChildStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[5]
+	mi := &file_daemon_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -670,7 +906,7 @@ func (x *ChildStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChildStarted.ProtoReflect.Descriptor instead.
 func (*ChildStarted) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{5}
+	return file_daemon_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ChildStarted) GetPid() int64 {
@@ -692,7 +928,7 @@ type ChildExited struct {
 
 func (x *ChildExited) Reset() {
 	*x = ChildExited{}
-	mi := &file_daemon_proto_msgTypes[6]
+	mi := &file_daemon_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -704,7 +940,7 @@ func (x *ChildExited) String() string {
 func (*ChildExited) ProtoMessage() {}
 
 func (x *ChildExited) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[6]
+	mi := &file_daemon_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -717,7 +953,7 @@ func (x *ChildExited) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChildExited.ProtoReflect.Descriptor instead.
 func (*ChildExited) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{6}
+	return file_daemon_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ChildExited) GetCode() int32 {
@@ -751,7 +987,7 @@ type ChildRestarting struct {
 
 func (x *ChildRestarting) Reset() {
 	*x = ChildRestarting{}
-	mi := &file_daemon_proto_msgTypes[7]
+	mi := &file_daemon_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -763,7 +999,7 @@ func (x *ChildRestarting) String() string {
 func (*ChildRestarting) ProtoMessage() {}
 
 func (x *ChildRestarting) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[7]
+	mi := &file_daemon_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -776,7 +1012,7 @@ func (x *ChildRestarting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChildRestarting.ProtoReflect.Descriptor instead.
 func (*ChildRestarting) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{7}
+	return file_daemon_proto_rawDescGZIP(), []int{9}
 }
 
 // End asks the daemon to end the session.
@@ -790,7 +1026,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_daemon_proto_msgTypes[8]
+	mi := &file_daemon_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -802,7 +1038,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[8]
+	mi := &file_daemon_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -815,7 +1051,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{8}
+	return file_daemon_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *End) GetReason() string {
@@ -846,7 +1082,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_daemon_proto_msgTypes[9]
+	mi := &file_daemon_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -858,7 +1094,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[9]
+	mi := &file_daemon_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -871,7 +1107,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{9}
+	return file_daemon_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Event) GetSession() string {
@@ -1027,7 +1263,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_daemon_proto_msgTypes[10]
+	mi := &file_daemon_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +1275,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[10]
+	mi := &file_daemon_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,7 +1288,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{10}
+	return file_daemon_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Step) GetName() string {
@@ -1101,7 +1337,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_daemon_proto_msgTypes[11]
+	mi := &file_daemon_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1113,7 +1349,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[11]
+	mi := &file_daemon_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1126,7 +1362,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{11}
+	return file_daemon_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Message) GetWarning() bool {
@@ -1172,7 +1408,7 @@ type Prepare struct {
 
 func (x *Prepare) Reset() {
 	*x = Prepare{}
-	mi := &file_daemon_proto_msgTypes[12]
+	mi := &file_daemon_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1184,7 +1420,7 @@ func (x *Prepare) String() string {
 func (*Prepare) ProtoMessage() {}
 
 func (x *Prepare) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[12]
+	mi := &file_daemon_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1197,7 +1433,7 @@ func (x *Prepare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prepare.ProtoReflect.Descriptor instead.
 func (*Prepare) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{12}
+	return file_daemon_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Prepare) GetToken() string {
@@ -1311,7 +1547,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_daemon_proto_msgTypes[13]
+	mi := &file_daemon_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1323,7 +1559,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[13]
+	mi := &file_daemon_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1336,7 +1572,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{13}
+	return file_daemon_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Mount) GetPath() string {
@@ -1379,7 +1615,7 @@ type LogChunk struct {
 
 func (x *LogChunk) Reset() {
 	*x = LogChunk{}
-	mi := &file_daemon_proto_msgTypes[14]
+	mi := &file_daemon_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1391,7 +1627,7 @@ func (x *LogChunk) String() string {
 func (*LogChunk) ProtoMessage() {}
 
 func (x *LogChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[14]
+	mi := &file_daemon_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1404,7 +1640,7 @@ func (x *LogChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogChunk.ProtoReflect.Descriptor instead.
 func (*LogChunk) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{14}
+	return file_daemon_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LogChunk) GetSession() string {
@@ -1437,7 +1673,7 @@ type LogsReply struct {
 
 func (x *LogsReply) Reset() {
 	*x = LogsReply{}
-	mi := &file_daemon_proto_msgTypes[15]
+	mi := &file_daemon_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1449,7 +1685,7 @@ func (x *LogsReply) String() string {
 func (*LogsReply) ProtoMessage() {}
 
 func (x *LogsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[15]
+	mi := &file_daemon_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1462,7 +1698,7 @@ func (x *LogsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsReply.ProtoReflect.Descriptor instead.
 func (*LogsReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{15}
+	return file_daemon_proto_rawDescGZIP(), []int{17}
 }
 
 // Hook is a container's lifecycle hook: one of its fields is set.
@@ -1477,7 +1713,7 @@ type Hook struct {
 
 func (x *Hook) Reset() {
 	*x = Hook{}
-	mi := &file_daemon_proto_msgTypes[16]
+	mi := &file_daemon_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1489,7 +1725,7 @@ func (x *Hook) String() string {
 func (*Hook) ProtoMessage() {}
 
 func (x *Hook) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[16]
+	mi := &file_daemon_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1502,7 +1738,7 @@ func (x *Hook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hook.ProtoReflect.Descriptor instead.
 func (*Hook) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{16}
+	return file_daemon_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Hook) GetCommand() []string {
@@ -1537,7 +1773,7 @@ type HTTPGet struct {
 
 func (x *HTTPGet) Reset() {
 	*x = HTTPGet{}
-	mi := &file_daemon_proto_msgTypes[17]
+	mi := &file_daemon_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1549,7 +1785,7 @@ func (x *HTTPGet) String() string {
 func (*HTTPGet) ProtoMessage() {}
 
 func (x *HTTPGet) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[17]
+	mi := &file_daemon_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1562,7 +1798,7 @@ func (x *HTTPGet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HTTPGet.ProtoReflect.Descriptor instead.
 func (*HTTPGet) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{17}
+	return file_daemon_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *HTTPGet) GetUrl() string {
@@ -1593,7 +1829,7 @@ type Active struct {
 
 func (x *Active) Reset() {
 	*x = Active{}
-	mi := &file_daemon_proto_msgTypes[18]
+	mi := &file_daemon_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1605,7 +1841,7 @@ func (x *Active) String() string {
 func (*Active) ProtoMessage() {}
 
 func (x *Active) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[18]
+	mi := &file_daemon_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1618,7 +1854,7 @@ func (x *Active) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Active.ProtoReflect.Descriptor instead.
 func (*Active) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{18}
+	return file_daemon_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Active) GetTarget() string {
@@ -1659,7 +1895,7 @@ type Restoring struct {
 
 func (x *Restoring) Reset() {
 	*x = Restoring{}
-	mi := &file_daemon_proto_msgTypes[19]
+	mi := &file_daemon_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1671,7 +1907,7 @@ func (x *Restoring) String() string {
 func (*Restoring) ProtoMessage() {}
 
 func (x *Restoring) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[19]
+	mi := &file_daemon_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1684,7 +1920,7 @@ func (x *Restoring) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restoring.ProtoReflect.Descriptor instead.
 func (*Restoring) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{19}
+	return file_daemon_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Restoring) GetReason() string {
@@ -1704,7 +1940,7 @@ type MayRestart struct {
 
 func (x *MayRestart) Reset() {
 	*x = MayRestart{}
-	mi := &file_daemon_proto_msgTypes[20]
+	mi := &file_daemon_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1716,7 +1952,7 @@ func (x *MayRestart) String() string {
 func (*MayRestart) ProtoMessage() {}
 
 func (x *MayRestart) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[20]
+	mi := &file_daemon_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1729,7 +1965,7 @@ func (x *MayRestart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MayRestart.ProtoReflect.Descriptor instead.
 func (*MayRestart) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{20}
+	return file_daemon_proto_rawDescGZIP(), []int{22}
 }
 
 // StopChild asks the command to end its child now: the cluster no longer needs it.
@@ -1744,7 +1980,7 @@ type StopChild struct {
 
 func (x *StopChild) Reset() {
 	*x = StopChild{}
-	mi := &file_daemon_proto_msgTypes[21]
+	mi := &file_daemon_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1756,7 +1992,7 @@ func (x *StopChild) String() string {
 func (*StopChild) ProtoMessage() {}
 
 func (x *StopChild) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[21]
+	mi := &file_daemon_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1769,7 +2005,7 @@ func (x *StopChild) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopChild.ProtoReflect.Descriptor instead.
 func (*StopChild) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{21}
+	return file_daemon_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *StopChild) GetReason() string {
@@ -1810,7 +2046,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_daemon_proto_msgTypes[22]
+	mi := &file_daemon_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1822,7 +2058,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[22]
+	mi := &file_daemon_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1835,7 +2071,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{22}
+	return file_daemon_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Done) GetError() string {
@@ -1902,7 +2138,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_daemon_proto_msgTypes[23]
+	mi := &file_daemon_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1914,7 +2150,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[23]
+	mi := &file_daemon_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1927,7 +2163,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{23}
+	return file_daemon_proto_rawDescGZIP(), []int{25}
 }
 
 type StatusReply struct {
@@ -1942,7 +2178,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_daemon_proto_msgTypes[24]
+	mi := &file_daemon_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1954,7 +2190,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[24]
+	mi := &file_daemon_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1967,7 +2203,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{24}
+	return file_daemon_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *StatusReply) GetPid() int64 {
@@ -2024,7 +2260,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_daemon_proto_msgTypes[25]
+	mi := &file_daemon_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2036,7 +2272,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[25]
+	mi := &file_daemon_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2049,7 +2285,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{25}
+	return file_daemon_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Session) GetId() string {
@@ -2166,7 +2402,7 @@ type TargetsRequest struct {
 
 func (x *TargetsRequest) Reset() {
 	*x = TargetsRequest{}
-	mi := &file_daemon_proto_msgTypes[26]
+	mi := &file_daemon_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2178,7 +2414,7 @@ func (x *TargetsRequest) String() string {
 func (*TargetsRequest) ProtoMessage() {}
 
 func (x *TargetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[26]
+	mi := &file_daemon_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2191,7 +2427,7 @@ func (x *TargetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsRequest.ProtoReflect.Descriptor instead.
 func (*TargetsRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{26}
+	return file_daemon_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *TargetsRequest) GetConnection() []byte {
@@ -2211,7 +2447,7 @@ type TargetsReply struct {
 
 func (x *TargetsReply) Reset() {
 	*x = TargetsReply{}
-	mi := &file_daemon_proto_msgTypes[27]
+	mi := &file_daemon_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2223,7 +2459,7 @@ func (x *TargetsReply) String() string {
 func (*TargetsReply) ProtoMessage() {}
 
 func (x *TargetsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[27]
+	mi := &file_daemon_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2236,7 +2472,7 @@ func (x *TargetsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsReply.ProtoReflect.Descriptor instead.
 func (*TargetsReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{27}
+	return file_daemon_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *TargetsReply) GetNamespace() string {
@@ -2268,7 +2504,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_daemon_proto_msgTypes[28]
+	mi := &file_daemon_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2280,7 +2516,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[28]
+	mi := &file_daemon_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2293,7 +2529,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{28}
+	return file_daemon_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Target) GetName() string {
@@ -2350,7 +2586,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_daemon_proto_msgTypes[29]
+	mi := &file_daemon_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2362,7 +2598,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[29]
+	mi := &file_daemon_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2375,7 +2611,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{29}
+	return file_daemon_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Mark) GetSession() string {
@@ -2415,7 +2651,7 @@ type NamespacesRequest struct {
 
 func (x *NamespacesRequest) Reset() {
 	*x = NamespacesRequest{}
-	mi := &file_daemon_proto_msgTypes[30]
+	mi := &file_daemon_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2427,7 +2663,7 @@ func (x *NamespacesRequest) String() string {
 func (*NamespacesRequest) ProtoMessage() {}
 
 func (x *NamespacesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[30]
+	mi := &file_daemon_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2440,7 +2676,7 @@ func (x *NamespacesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamespacesRequest.ProtoReflect.Descriptor instead.
 func (*NamespacesRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{30}
+	return file_daemon_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *NamespacesRequest) GetConnection() []byte {
@@ -2459,7 +2695,7 @@ type NamespacesReply struct {
 
 func (x *NamespacesReply) Reset() {
 	*x = NamespacesReply{}
-	mi := &file_daemon_proto_msgTypes[31]
+	mi := &file_daemon_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2471,7 +2707,7 @@ func (x *NamespacesReply) String() string {
 func (*NamespacesReply) ProtoMessage() {}
 
 func (x *NamespacesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[31]
+	mi := &file_daemon_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2484,7 +2720,7 @@ func (x *NamespacesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamespacesReply.ProtoReflect.Descriptor instead.
 func (*NamespacesReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{31}
+	return file_daemon_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *NamespacesReply) GetNames() []string {
@@ -2505,7 +2741,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_daemon_proto_msgTypes[32]
+	mi := &file_daemon_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2517,7 +2753,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[32]
+	mi := &file_daemon_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2530,7 +2766,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{32}
+	return file_daemon_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *LeaveRequest) GetSelector() string {
@@ -2561,7 +2797,7 @@ type RestoreRequest struct {
 
 func (x *RestoreRequest) Reset() {
 	*x = RestoreRequest{}
-	mi := &file_daemon_proto_msgTypes[33]
+	mi := &file_daemon_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2573,7 +2809,7 @@ func (x *RestoreRequest) String() string {
 func (*RestoreRequest) ProtoMessage() {}
 
 func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[33]
+	mi := &file_daemon_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2586,7 +2822,7 @@ func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
 func (*RestoreRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{33}
+	return file_daemon_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RestoreRequest) GetConnection() []byte {
@@ -2625,7 +2861,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_daemon_proto_msgTypes[34]
+	mi := &file_daemon_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2637,7 +2873,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[34]
+	mi := &file_daemon_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2650,7 +2886,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{34}
+	return file_daemon_proto_rawDescGZIP(), []int{36}
 }
 
 type VersionReply struct {
@@ -2665,7 +2901,7 @@ type VersionReply struct {
 
 func (x *VersionReply) Reset() {
 	*x = VersionReply{}
-	mi := &file_daemon_proto_msgTypes[35]
+	mi := &file_daemon_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2677,7 +2913,7 @@ func (x *VersionReply) String() string {
 func (*VersionReply) ProtoMessage() {}
 
 func (x *VersionReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[35]
+	mi := &file_daemon_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2690,7 +2926,7 @@ func (x *VersionReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionReply.ProtoReflect.Descriptor instead.
 func (*VersionReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{35}
+	return file_daemon_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *VersionReply) GetVersion() string {
@@ -2731,7 +2967,7 @@ type QuitRequest struct {
 
 func (x *QuitRequest) Reset() {
 	*x = QuitRequest{}
-	mi := &file_daemon_proto_msgTypes[36]
+	mi := &file_daemon_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2743,7 +2979,7 @@ func (x *QuitRequest) String() string {
 func (*QuitRequest) ProtoMessage() {}
 
 func (x *QuitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[36]
+	mi := &file_daemon_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2756,7 +2992,7 @@ func (x *QuitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuitRequest.ProtoReflect.Descriptor instead.
 func (*QuitRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{36}
+	return file_daemon_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *QuitRequest) GetIfIdle() bool {
@@ -2809,7 +3045,30 @@ const file_daemon_proto_rawDesc = "" +
 	"also_proxy\x18- \x03(\tR\talsoProxy\x12\x1d\n" +
 	"\n" +
 	"no_volumes\x18. \x01(\bR\tnoVolumes\x12\x14\n" +
-	"\x05watch\x18/ \x01(\bR\x05watch\"I\n" +
+	"\x05watch\x18/ \x01(\bR\x05watch\"\x92\x02\n" +
+	"\tConnectUp\x12>\n" +
+	"\arequest\x18\x01 \x01(\v2\".teleswap.daemon.v1.ConnectRequestH\x00R\arequest\x12G\n" +
+	"\rchild_started\x18\x02 \x01(\v2 .teleswap.daemon.v1.ChildStartedH\x00R\fchildStarted\x12D\n" +
+	"\fchild_exited\x18\x03 \x01(\v2\x1f.teleswap.daemon.v1.ChildExitedH\x00R\vchildExited\x12+\n" +
+	"\x03end\x18\x04 \x01(\v2\x17.teleswap.daemon.v1.EndH\x00R\x03endB\t\n" +
+	"\amessage\"\xcb\x02\n" +
+	"\x0eConnectRequest\x12\x1e\n" +
+	"\n" +
+	"connection\x18\x01 \x01(\fR\n" +
+	"connection\x12\x1f\n" +
+	"\vagent_image\x18\x02 \x01(\tR\n" +
+	"agentImage\x12*\n" +
+	"\x11agent_pull_policy\x18\x03 \x01(\tR\x0fagentPullPolicy\x12\x10\n" +
+	"\x03pid\x18\x04 \x01(\x03R\x03pid\x12\x18\n" +
+	"\acommand\x18\x05 \x03(\tR\acommand\x12\x1d\n" +
+	"\n" +
+	"also_proxy\x18\x06 \x03(\tR\talsoProxy\x12\x18\n" +
+	"\asandbox\x18\n" +
+	" \x01(\bR\asandbox\x12!\n" +
+	"\fin_container\x18\v \x01(\bR\vinContainer\x12%\n" +
+	"\x0econtainer_name\x18\f \x01(\tR\rcontainerName\x12\x1d\n" +
+	"\n" +
+	"no_sandbox\x18\r \x01(\bR\tnoSandbox\"I\n" +
 	"\aPortMap\x12\x14\n" +
 	"\x05local\x18\x01 \x01(\rR\x05local\x12\x16\n" +
 	"\x06remote\x18\x02 \x01(\rR\x06remote\x12\x10\n" +
@@ -2983,9 +3242,10 @@ const file_daemon_proto_rawDesc = "" +
 	"\x03pid\x18\x03 \x01(\x03R\x03pid\x12\x1a\n" +
 	"\bsessions\x18\x04 \x01(\x05R\bsessions\"&\n" +
 	"\vQuitRequest\x12\x17\n" +
-	"\aif_idle\x18\x01 \x01(\bR\x06ifIdle2\xb6\x05\n" +
+	"\aif_idle\x18\x01 \x01(\bR\x06ifIdle2\xff\x05\n" +
 	"\x06Daemon\x12A\n" +
-	"\x04Swap\x12\x1a.teleswap.daemon.v1.SwapUp\x1a\x19.teleswap.daemon.v1.Event(\x010\x01\x12E\n" +
+	"\x04Swap\x12\x1a.teleswap.daemon.v1.SwapUp\x1a\x19.teleswap.daemon.v1.Event(\x010\x01\x12G\n" +
+	"\aConnect\x12\x1d.teleswap.daemon.v1.ConnectUp\x1a\x19.teleswap.daemon.v1.Event(\x010\x01\x12E\n" +
 	"\x04Logs\x12\x1c.teleswap.daemon.v1.LogChunk\x1a\x1d.teleswap.daemon.v1.LogsReply(\x01\x12L\n" +
 	"\x06Status\x12!.teleswap.daemon.v1.StatusRequest\x1a\x1f.teleswap.daemon.v1.StatusReply\x12O\n" +
 	"\aTargets\x12\".teleswap.daemon.v1.TargetsRequest\x1a .teleswap.daemon.v1.TargetsReply\x12X\n" +
@@ -3009,104 +3269,112 @@ func file_daemon_proto_rawDescGZIP() []byte {
 }
 
 var file_daemon_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_daemon_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_daemon_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_daemon_proto_goTypes = []any{
 	(Step_State)(0),               // 0: teleswap.daemon.v1.Step.State
 	(*SwapUp)(nil),                // 1: teleswap.daemon.v1.SwapUp
 	(*SwapRequest)(nil),           // 2: teleswap.daemon.v1.SwapRequest
-	(*PortMap)(nil),               // 3: teleswap.daemon.v1.PortMap
-	(*Publish)(nil),               // 4: teleswap.daemon.v1.Publish
-	(*Port)(nil),                  // 5: teleswap.daemon.v1.Port
-	(*ChildStarted)(nil),          // 6: teleswap.daemon.v1.ChildStarted
-	(*ChildExited)(nil),           // 7: teleswap.daemon.v1.ChildExited
-	(*ChildRestarting)(nil),       // 8: teleswap.daemon.v1.ChildRestarting
-	(*End)(nil),                   // 9: teleswap.daemon.v1.End
-	(*Event)(nil),                 // 10: teleswap.daemon.v1.Event
-	(*Step)(nil),                  // 11: teleswap.daemon.v1.Step
-	(*Message)(nil),               // 12: teleswap.daemon.v1.Message
-	(*Prepare)(nil),               // 13: teleswap.daemon.v1.Prepare
-	(*Mount)(nil),                 // 14: teleswap.daemon.v1.Mount
-	(*LogChunk)(nil),              // 15: teleswap.daemon.v1.LogChunk
-	(*LogsReply)(nil),             // 16: teleswap.daemon.v1.LogsReply
-	(*Hook)(nil),                  // 17: teleswap.daemon.v1.Hook
-	(*HTTPGet)(nil),               // 18: teleswap.daemon.v1.HTTPGet
-	(*Active)(nil),                // 19: teleswap.daemon.v1.Active
-	(*Restoring)(nil),             // 20: teleswap.daemon.v1.Restoring
-	(*MayRestart)(nil),            // 21: teleswap.daemon.v1.MayRestart
-	(*StopChild)(nil),             // 22: teleswap.daemon.v1.StopChild
-	(*Done)(nil),                  // 23: teleswap.daemon.v1.Done
-	(*StatusRequest)(nil),         // 24: teleswap.daemon.v1.StatusRequest
-	(*StatusReply)(nil),           // 25: teleswap.daemon.v1.StatusReply
-	(*Session)(nil),               // 26: teleswap.daemon.v1.Session
-	(*TargetsRequest)(nil),        // 27: teleswap.daemon.v1.TargetsRequest
-	(*TargetsReply)(nil),          // 28: teleswap.daemon.v1.TargetsReply
-	(*Target)(nil),                // 29: teleswap.daemon.v1.Target
-	(*Mark)(nil),                  // 30: teleswap.daemon.v1.Mark
-	(*NamespacesRequest)(nil),     // 31: teleswap.daemon.v1.NamespacesRequest
-	(*NamespacesReply)(nil),       // 32: teleswap.daemon.v1.NamespacesReply
-	(*LeaveRequest)(nil),          // 33: teleswap.daemon.v1.LeaveRequest
-	(*RestoreRequest)(nil),        // 34: teleswap.daemon.v1.RestoreRequest
-	(*VersionRequest)(nil),        // 35: teleswap.daemon.v1.VersionRequest
-	(*VersionReply)(nil),          // 36: teleswap.daemon.v1.VersionReply
-	(*QuitRequest)(nil),           // 37: teleswap.daemon.v1.QuitRequest
-	(*timestamppb.Timestamp)(nil), // 38: google.protobuf.Timestamp
+	(*ConnectUp)(nil),             // 3: teleswap.daemon.v1.ConnectUp
+	(*ConnectRequest)(nil),        // 4: teleswap.daemon.v1.ConnectRequest
+	(*PortMap)(nil),               // 5: teleswap.daemon.v1.PortMap
+	(*Publish)(nil),               // 6: teleswap.daemon.v1.Publish
+	(*Port)(nil),                  // 7: teleswap.daemon.v1.Port
+	(*ChildStarted)(nil),          // 8: teleswap.daemon.v1.ChildStarted
+	(*ChildExited)(nil),           // 9: teleswap.daemon.v1.ChildExited
+	(*ChildRestarting)(nil),       // 10: teleswap.daemon.v1.ChildRestarting
+	(*End)(nil),                   // 11: teleswap.daemon.v1.End
+	(*Event)(nil),                 // 12: teleswap.daemon.v1.Event
+	(*Step)(nil),                  // 13: teleswap.daemon.v1.Step
+	(*Message)(nil),               // 14: teleswap.daemon.v1.Message
+	(*Prepare)(nil),               // 15: teleswap.daemon.v1.Prepare
+	(*Mount)(nil),                 // 16: teleswap.daemon.v1.Mount
+	(*LogChunk)(nil),              // 17: teleswap.daemon.v1.LogChunk
+	(*LogsReply)(nil),             // 18: teleswap.daemon.v1.LogsReply
+	(*Hook)(nil),                  // 19: teleswap.daemon.v1.Hook
+	(*HTTPGet)(nil),               // 20: teleswap.daemon.v1.HTTPGet
+	(*Active)(nil),                // 21: teleswap.daemon.v1.Active
+	(*Restoring)(nil),             // 22: teleswap.daemon.v1.Restoring
+	(*MayRestart)(nil),            // 23: teleswap.daemon.v1.MayRestart
+	(*StopChild)(nil),             // 24: teleswap.daemon.v1.StopChild
+	(*Done)(nil),                  // 25: teleswap.daemon.v1.Done
+	(*StatusRequest)(nil),         // 26: teleswap.daemon.v1.StatusRequest
+	(*StatusReply)(nil),           // 27: teleswap.daemon.v1.StatusReply
+	(*Session)(nil),               // 28: teleswap.daemon.v1.Session
+	(*TargetsRequest)(nil),        // 29: teleswap.daemon.v1.TargetsRequest
+	(*TargetsReply)(nil),          // 30: teleswap.daemon.v1.TargetsReply
+	(*Target)(nil),                // 31: teleswap.daemon.v1.Target
+	(*Mark)(nil),                  // 32: teleswap.daemon.v1.Mark
+	(*NamespacesRequest)(nil),     // 33: teleswap.daemon.v1.NamespacesRequest
+	(*NamespacesReply)(nil),       // 34: teleswap.daemon.v1.NamespacesReply
+	(*LeaveRequest)(nil),          // 35: teleswap.daemon.v1.LeaveRequest
+	(*RestoreRequest)(nil),        // 36: teleswap.daemon.v1.RestoreRequest
+	(*VersionRequest)(nil),        // 37: teleswap.daemon.v1.VersionRequest
+	(*VersionReply)(nil),          // 38: teleswap.daemon.v1.VersionReply
+	(*QuitRequest)(nil),           // 39: teleswap.daemon.v1.QuitRequest
+	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
 }
 var file_daemon_proto_depIdxs = []int32{
 	2,  // 0: teleswap.daemon.v1.SwapUp.request:type_name -> teleswap.daemon.v1.SwapRequest
-	6,  // 1: teleswap.daemon.v1.SwapUp.child_started:type_name -> teleswap.daemon.v1.ChildStarted
-	7,  // 2: teleswap.daemon.v1.SwapUp.child_exited:type_name -> teleswap.daemon.v1.ChildExited
-	9,  // 3: teleswap.daemon.v1.SwapUp.end:type_name -> teleswap.daemon.v1.End
-	8,  // 4: teleswap.daemon.v1.SwapUp.child_restarting:type_name -> teleswap.daemon.v1.ChildRestarting
-	3,  // 5: teleswap.daemon.v1.SwapRequest.expose:type_name -> teleswap.daemon.v1.PortMap
-	4,  // 6: teleswap.daemon.v1.SwapRequest.publish:type_name -> teleswap.daemon.v1.Publish
-	5,  // 7: teleswap.daemon.v1.SwapRequest.to_pod:type_name -> teleswap.daemon.v1.Port
-	5,  // 8: teleswap.daemon.v1.SwapRequest.from_pod:type_name -> teleswap.daemon.v1.Port
-	11, // 9: teleswap.daemon.v1.Event.step:type_name -> teleswap.daemon.v1.Step
-	12, // 10: teleswap.daemon.v1.Event.message:type_name -> teleswap.daemon.v1.Message
-	13, // 11: teleswap.daemon.v1.Event.prepare:type_name -> teleswap.daemon.v1.Prepare
-	19, // 12: teleswap.daemon.v1.Event.active:type_name -> teleswap.daemon.v1.Active
-	20, // 13: teleswap.daemon.v1.Event.restoring:type_name -> teleswap.daemon.v1.Restoring
-	22, // 14: teleswap.daemon.v1.Event.stop_child:type_name -> teleswap.daemon.v1.StopChild
-	23, // 15: teleswap.daemon.v1.Event.done:type_name -> teleswap.daemon.v1.Done
-	21, // 16: teleswap.daemon.v1.Event.may_restart:type_name -> teleswap.daemon.v1.MayRestart
-	0,  // 17: teleswap.daemon.v1.Step.state:type_name -> teleswap.daemon.v1.Step.State
-	14, // 18: teleswap.daemon.v1.Prepare.mounts:type_name -> teleswap.daemon.v1.Mount
-	17, // 19: teleswap.daemon.v1.Prepare.post_start:type_name -> teleswap.daemon.v1.Hook
-	17, // 20: teleswap.daemon.v1.Prepare.pre_stop:type_name -> teleswap.daemon.v1.Hook
-	18, // 21: teleswap.daemon.v1.Hook.http_get:type_name -> teleswap.daemon.v1.HTTPGet
-	4,  // 22: teleswap.daemon.v1.Active.published:type_name -> teleswap.daemon.v1.Publish
-	26, // 23: teleswap.daemon.v1.StatusReply.sessions:type_name -> teleswap.daemon.v1.Session
-	38, // 24: teleswap.daemon.v1.StatusReply.since:type_name -> google.protobuf.Timestamp
-	38, // 25: teleswap.daemon.v1.Session.since:type_name -> google.protobuf.Timestamp
-	11, // 26: teleswap.daemon.v1.Session.steps:type_name -> teleswap.daemon.v1.Step
-	3,  // 27: teleswap.daemon.v1.Session.ports:type_name -> teleswap.daemon.v1.PortMap
-	4,  // 28: teleswap.daemon.v1.Session.published:type_name -> teleswap.daemon.v1.Publish
-	29, // 29: teleswap.daemon.v1.TargetsReply.targets:type_name -> teleswap.daemon.v1.Target
-	30, // 30: teleswap.daemon.v1.Target.mark:type_name -> teleswap.daemon.v1.Mark
-	38, // 31: teleswap.daemon.v1.Mark.since:type_name -> google.protobuf.Timestamp
-	1,  // 32: teleswap.daemon.v1.Daemon.Swap:input_type -> teleswap.daemon.v1.SwapUp
-	15, // 33: teleswap.daemon.v1.Daemon.Logs:input_type -> teleswap.daemon.v1.LogChunk
-	24, // 34: teleswap.daemon.v1.Daemon.Status:input_type -> teleswap.daemon.v1.StatusRequest
-	27, // 35: teleswap.daemon.v1.Daemon.Targets:input_type -> teleswap.daemon.v1.TargetsRequest
-	31, // 36: teleswap.daemon.v1.Daemon.Namespaces:input_type -> teleswap.daemon.v1.NamespacesRequest
-	33, // 37: teleswap.daemon.v1.Daemon.Leave:input_type -> teleswap.daemon.v1.LeaveRequest
-	34, // 38: teleswap.daemon.v1.Daemon.Restore:input_type -> teleswap.daemon.v1.RestoreRequest
-	35, // 39: teleswap.daemon.v1.Daemon.Version:input_type -> teleswap.daemon.v1.VersionRequest
-	37, // 40: teleswap.daemon.v1.Daemon.Quit:input_type -> teleswap.daemon.v1.QuitRequest
-	10, // 41: teleswap.daemon.v1.Daemon.Swap:output_type -> teleswap.daemon.v1.Event
-	16, // 42: teleswap.daemon.v1.Daemon.Logs:output_type -> teleswap.daemon.v1.LogsReply
-	25, // 43: teleswap.daemon.v1.Daemon.Status:output_type -> teleswap.daemon.v1.StatusReply
-	28, // 44: teleswap.daemon.v1.Daemon.Targets:output_type -> teleswap.daemon.v1.TargetsReply
-	32, // 45: teleswap.daemon.v1.Daemon.Namespaces:output_type -> teleswap.daemon.v1.NamespacesReply
-	10, // 46: teleswap.daemon.v1.Daemon.Leave:output_type -> teleswap.daemon.v1.Event
-	10, // 47: teleswap.daemon.v1.Daemon.Restore:output_type -> teleswap.daemon.v1.Event
-	36, // 48: teleswap.daemon.v1.Daemon.Version:output_type -> teleswap.daemon.v1.VersionReply
-	10, // 49: teleswap.daemon.v1.Daemon.Quit:output_type -> teleswap.daemon.v1.Event
-	41, // [41:50] is the sub-list for method output_type
-	32, // [32:41] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	8,  // 1: teleswap.daemon.v1.SwapUp.child_started:type_name -> teleswap.daemon.v1.ChildStarted
+	9,  // 2: teleswap.daemon.v1.SwapUp.child_exited:type_name -> teleswap.daemon.v1.ChildExited
+	11, // 3: teleswap.daemon.v1.SwapUp.end:type_name -> teleswap.daemon.v1.End
+	10, // 4: teleswap.daemon.v1.SwapUp.child_restarting:type_name -> teleswap.daemon.v1.ChildRestarting
+	5,  // 5: teleswap.daemon.v1.SwapRequest.expose:type_name -> teleswap.daemon.v1.PortMap
+	6,  // 6: teleswap.daemon.v1.SwapRequest.publish:type_name -> teleswap.daemon.v1.Publish
+	7,  // 7: teleswap.daemon.v1.SwapRequest.to_pod:type_name -> teleswap.daemon.v1.Port
+	7,  // 8: teleswap.daemon.v1.SwapRequest.from_pod:type_name -> teleswap.daemon.v1.Port
+	4,  // 9: teleswap.daemon.v1.ConnectUp.request:type_name -> teleswap.daemon.v1.ConnectRequest
+	8,  // 10: teleswap.daemon.v1.ConnectUp.child_started:type_name -> teleswap.daemon.v1.ChildStarted
+	9,  // 11: teleswap.daemon.v1.ConnectUp.child_exited:type_name -> teleswap.daemon.v1.ChildExited
+	11, // 12: teleswap.daemon.v1.ConnectUp.end:type_name -> teleswap.daemon.v1.End
+	13, // 13: teleswap.daemon.v1.Event.step:type_name -> teleswap.daemon.v1.Step
+	14, // 14: teleswap.daemon.v1.Event.message:type_name -> teleswap.daemon.v1.Message
+	15, // 15: teleswap.daemon.v1.Event.prepare:type_name -> teleswap.daemon.v1.Prepare
+	21, // 16: teleswap.daemon.v1.Event.active:type_name -> teleswap.daemon.v1.Active
+	22, // 17: teleswap.daemon.v1.Event.restoring:type_name -> teleswap.daemon.v1.Restoring
+	24, // 18: teleswap.daemon.v1.Event.stop_child:type_name -> teleswap.daemon.v1.StopChild
+	25, // 19: teleswap.daemon.v1.Event.done:type_name -> teleswap.daemon.v1.Done
+	23, // 20: teleswap.daemon.v1.Event.may_restart:type_name -> teleswap.daemon.v1.MayRestart
+	0,  // 21: teleswap.daemon.v1.Step.state:type_name -> teleswap.daemon.v1.Step.State
+	16, // 22: teleswap.daemon.v1.Prepare.mounts:type_name -> teleswap.daemon.v1.Mount
+	19, // 23: teleswap.daemon.v1.Prepare.post_start:type_name -> teleswap.daemon.v1.Hook
+	19, // 24: teleswap.daemon.v1.Prepare.pre_stop:type_name -> teleswap.daemon.v1.Hook
+	20, // 25: teleswap.daemon.v1.Hook.http_get:type_name -> teleswap.daemon.v1.HTTPGet
+	6,  // 26: teleswap.daemon.v1.Active.published:type_name -> teleswap.daemon.v1.Publish
+	28, // 27: teleswap.daemon.v1.StatusReply.sessions:type_name -> teleswap.daemon.v1.Session
+	40, // 28: teleswap.daemon.v1.StatusReply.since:type_name -> google.protobuf.Timestamp
+	40, // 29: teleswap.daemon.v1.Session.since:type_name -> google.protobuf.Timestamp
+	13, // 30: teleswap.daemon.v1.Session.steps:type_name -> teleswap.daemon.v1.Step
+	5,  // 31: teleswap.daemon.v1.Session.ports:type_name -> teleswap.daemon.v1.PortMap
+	6,  // 32: teleswap.daemon.v1.Session.published:type_name -> teleswap.daemon.v1.Publish
+	31, // 33: teleswap.daemon.v1.TargetsReply.targets:type_name -> teleswap.daemon.v1.Target
+	32, // 34: teleswap.daemon.v1.Target.mark:type_name -> teleswap.daemon.v1.Mark
+	40, // 35: teleswap.daemon.v1.Mark.since:type_name -> google.protobuf.Timestamp
+	1,  // 36: teleswap.daemon.v1.Daemon.Swap:input_type -> teleswap.daemon.v1.SwapUp
+	3,  // 37: teleswap.daemon.v1.Daemon.Connect:input_type -> teleswap.daemon.v1.ConnectUp
+	17, // 38: teleswap.daemon.v1.Daemon.Logs:input_type -> teleswap.daemon.v1.LogChunk
+	26, // 39: teleswap.daemon.v1.Daemon.Status:input_type -> teleswap.daemon.v1.StatusRequest
+	29, // 40: teleswap.daemon.v1.Daemon.Targets:input_type -> teleswap.daemon.v1.TargetsRequest
+	33, // 41: teleswap.daemon.v1.Daemon.Namespaces:input_type -> teleswap.daemon.v1.NamespacesRequest
+	35, // 42: teleswap.daemon.v1.Daemon.Leave:input_type -> teleswap.daemon.v1.LeaveRequest
+	36, // 43: teleswap.daemon.v1.Daemon.Restore:input_type -> teleswap.daemon.v1.RestoreRequest
+	37, // 44: teleswap.daemon.v1.Daemon.Version:input_type -> teleswap.daemon.v1.VersionRequest
+	39, // 45: teleswap.daemon.v1.Daemon.Quit:input_type -> teleswap.daemon.v1.QuitRequest
+	12, // 46: teleswap.daemon.v1.Daemon.Swap:output_type -> teleswap.daemon.v1.Event
+	12, // 47: teleswap.daemon.v1.Daemon.Connect:output_type -> teleswap.daemon.v1.Event
+	18, // 48: teleswap.daemon.v1.Daemon.Logs:output_type -> teleswap.daemon.v1.LogsReply
+	27, // 49: teleswap.daemon.v1.Daemon.Status:output_type -> teleswap.daemon.v1.StatusReply
+	30, // 50: teleswap.daemon.v1.Daemon.Targets:output_type -> teleswap.daemon.v1.TargetsReply
+	34, // 51: teleswap.daemon.v1.Daemon.Namespaces:output_type -> teleswap.daemon.v1.NamespacesReply
+	12, // 52: teleswap.daemon.v1.Daemon.Leave:output_type -> teleswap.daemon.v1.Event
+	12, // 53: teleswap.daemon.v1.Daemon.Restore:output_type -> teleswap.daemon.v1.Event
+	38, // 54: teleswap.daemon.v1.Daemon.Version:output_type -> teleswap.daemon.v1.VersionReply
+	12, // 55: teleswap.daemon.v1.Daemon.Quit:output_type -> teleswap.daemon.v1.Event
+	46, // [46:56] is the sub-list for method output_type
+	36, // [36:46] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_daemon_proto_init() }
@@ -3121,7 +3389,13 @@ func file_daemon_proto_init() {
 		(*SwapUp_End)(nil),
 		(*SwapUp_ChildRestarting)(nil),
 	}
-	file_daemon_proto_msgTypes[9].OneofWrappers = []any{
+	file_daemon_proto_msgTypes[2].OneofWrappers = []any{
+		(*ConnectUp_Request)(nil),
+		(*ConnectUp_ChildStarted)(nil),
+		(*ConnectUp_ChildExited)(nil),
+		(*ConnectUp_End)(nil),
+	}
+	file_daemon_proto_msgTypes[11].OneofWrappers = []any{
 		(*Event_Step)(nil),
 		(*Event_Message)(nil),
 		(*Event_Prepare)(nil),
@@ -3137,7 +3411,7 @@ func file_daemon_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_daemon_proto_rawDesc), len(file_daemon_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   37,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	Daemon_Swap_FullMethodName       = "/teleswap.daemon.v1.Daemon/Swap"
+	Daemon_Connect_FullMethodName    = "/teleswap.daemon.v1.Daemon/Connect"
 	Daemon_Logs_FullMethodName       = "/teleswap.daemon.v1.Daemon/Logs"
 	Daemon_Status_FullMethodName     = "/teleswap.daemon.v1.Daemon/Status"
 	Daemon_Targets_FullMethodName    = "/teleswap.daemon.v1.Daemon/Targets"
@@ -40,6 +41,8 @@ type DaemonClient interface {
 	// Swap runs one session. The first message up is a SwapRequest. The session outlives neither
 	// its stream nor its child: a stream that breaks is taken as the death of the command.
 	Swap(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SwapUp, Event], error)
+	// Connect runs one session that takes nobody's place. The first message up is a ConnectRequest; otherwise it is as Swap.
+	Connect(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ConnectUp, Event], error)
 	// Logs takes the output of a session's process, for the log of the agent's pod. The first
 	// message names the session. What is sent waits for the way to the pod, which may be long: who calls must not
 	// let the process wait for it.
@@ -82,9 +85,22 @@ func (c *daemonClient) Swap(ctx context.Context, opts ...grpc.CallOption) (grpc.
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Daemon_SwapClient = grpc.BidiStreamingClient[SwapUp, Event]
 
+func (c *daemonClient) Connect(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ConnectUp, Event], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Daemon_ServiceDesc.Streams[1], Daemon_Connect_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ConnectUp, Event]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Daemon_ConnectClient = grpc.BidiStreamingClient[ConnectUp, Event]
+
 func (c *daemonClient) Logs(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[LogChunk, LogsReply], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Daemon_ServiceDesc.Streams[1], Daemon_Logs_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Daemon_ServiceDesc.Streams[2], Daemon_Logs_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +143,7 @@ func (c *daemonClient) Namespaces(ctx context.Context, in *NamespacesRequest, op
 
 func (c *daemonClient) Leave(ctx context.Context, in *LeaveRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Daemon_ServiceDesc.Streams[2], Daemon_Leave_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Daemon_ServiceDesc.Streams[3], Daemon_Leave_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +162,7 @@ type Daemon_LeaveClient = grpc.ServerStreamingClient[Event]
 
 func (c *daemonClient) Restore(ctx context.Context, in *RestoreRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Daemon_ServiceDesc.Streams[3], Daemon_Restore_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Daemon_ServiceDesc.Streams[4], Daemon_Restore_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +191,7 @@ func (c *daemonClient) Version(ctx context.Context, in *VersionRequest, opts ...
 
 func (c *daemonClient) Quit(ctx context.Context, in *QuitRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Daemon_ServiceDesc.Streams[4], Daemon_Quit_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Daemon_ServiceDesc.Streams[5], Daemon_Quit_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -199,6 +215,8 @@ type DaemonServer interface {
 	// Swap runs one session. The first message up is a SwapRequest. The session outlives neither
 	// its stream nor its child: a stream that breaks is taken as the death of the command.
 	Swap(grpc.BidiStreamingServer[SwapUp, Event]) error
+	// Connect runs one session that takes nobody's place. The first message up is a ConnectRequest; otherwise it is as Swap.
+	Connect(grpc.BidiStreamingServer[ConnectUp, Event]) error
 	// Logs takes the output of a session's process, for the log of the agent's pod. The first
 	// message names the session. What is sent waits for the way to the pod, which may be long: who calls must not
 	// let the process wait for it.
@@ -230,6 +248,9 @@ type UnimplementedDaemonServer struct{}
 
 func (UnimplementedDaemonServer) Swap(grpc.BidiStreamingServer[SwapUp, Event]) error {
 	return status.Error(codes.Unimplemented, "method Swap not implemented")
+}
+func (UnimplementedDaemonServer) Connect(grpc.BidiStreamingServer[ConnectUp, Event]) error {
+	return status.Error(codes.Unimplemented, "method Connect not implemented")
 }
 func (UnimplementedDaemonServer) Logs(grpc.ClientStreamingServer[LogChunk, LogsReply]) error {
 	return status.Error(codes.Unimplemented, "method Logs not implemented")
@@ -282,6 +303,13 @@ func _Daemon_Swap_Handler(srv interface{}, stream grpc.ServerStream) error {
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Daemon_SwapServer = grpc.BidiStreamingServer[SwapUp, Event]
+
+func _Daemon_Connect_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(DaemonServer).Connect(&grpc.GenericServerStream[ConnectUp, Event]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Daemon_ConnectServer = grpc.BidiStreamingServer[ConnectUp, Event]
 
 func _Daemon_Logs_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(DaemonServer).Logs(&grpc.GenericServerStream[LogChunk, LogsReply]{ServerStream: stream})
@@ -423,6 +451,12 @@ var Daemon_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Swap",
 			Handler:       _Daemon_Swap_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Connect",
+			Handler:       _Daemon_Connect_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
 		},

@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/teleswap/teleswap/daemon/connect"
 	"github.com/teleswap/teleswap/daemon/kube"
 	"github.com/teleswap/teleswap/daemon/ledger"
 	"github.com/teleswap/teleswap/daemon/restart"
@@ -203,6 +204,8 @@ type Config struct {
 	// cluster that it led to, whatever becomes of the user's current context.
 	Redact func(conn json.RawMessage, c Cluster, namespace string) (json.RawMessage, error)
 	Dial   func(ctx context.Context, cfg LinkConfig) (Link, error)
+	// Acquire joins the connection to a namespace that stands in nobody's place; see connect.Hub.
+	Acquire func(ctx context.Context, req connect.Request, notify connect.Notify) (*connect.Lease, error)
 	// Check says what keeps this machine from making sandboxes; nil: nothing does.
 	Check func() error
 	// FilesDir is where the files of processes without a sandbox are put, a directory each: in memory where the system has

@@ -15,9 +15,18 @@ import (
 	"github.com/teleswap/teleswap/proxy/tunnel"
 )
 
+// tunnels is where a link gets the tunnel that stands; *link.Link is one.
+type tunnels interface {
+	Working(ctx context.Context) (*tunnel.Client, error)
+	Transport() string
+	Gone() <-chan struct{}
+	Err() error
+	Close() error
+}
+
 // agentLink is a Link over a tunnel that is dialled again when it breaks.
 type agentLink struct {
-	*link.Link
+	tunnels
 	cfg   LinkConfig
 	log   *slog.Logger
 	stop  context.CancelFunc
@@ -49,12 +58,8 @@ type LinkDialer struct{ *link.Dialer }
 // closes the link.
 func (d LinkDialer) Dial(ctx context.Context, cfg LinkConfig) (Link, error) {
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
-	l := &agentLink{
-		cfg: cfg, log: cfg.Logger, stop: stop, quiet: make(chan struct{}),
-		attached: make(chan served, 1), outlets: make(chan outlet, 1), settled: make(chan *neighbours, 1),
-	}
-	var err error
-	l.Link, err = d.Dialer.Dial(ctx, link.Config{
+	l := newAgentLink(cfg, stop)
+	dialled, err := d.Dialer.Dial(ctx, link.Config{
 		Cluster: cfg.Cluster, Pod: cfg.Pod, Port: cfg.Port, Image: cfg.Image, Keys: cfg.Keys,
 		Lives: l.podLives, Heard: l.heard, Warn: cfg.Warn, Logger: cfg.Logger,
 	})
@@ -62,10 +67,19 @@ func (d LinkDialer) Dial(ctx context.Context, cfg LinkConfig) (Link, error) {
 		stop()
 		return nil, err
 	}
+	l.tunnels = dialled
 	l.loops.Go(func() { l.acceptLoop(life) })
 	l.loops.Go(func() { l.neighbourLoop(life) })
 	l.loops.Go(func() { l.outletLoop(life) })
 	return l, nil
+}
+
+// newAgentLink makes one without its tunnels and loops.
+func newAgentLink(cfg LinkConfig, stop context.CancelFunc) *agentLink {
+	return &agentLink{
+		cfg: cfg, log: cfg.Logger, stop: stop, quiet: make(chan struct{}),
+		attached: make(chan served, 1), outlets: make(chan outlet, 1), settled: make(chan *neighbours, 1),
+	}
 }
 
 // heard takes in what the agent tells.
@@ -165,7 +179,7 @@ func (l *agentLink) Quiet() <-chan struct{} { return l.quiet }
 // Close implements Link.
 func (l *agentLink) Close() error {
 	l.stop()
-	err := l.Link.Close()
+	err := l.tunnels.Close()
 	l.mu.Lock()
 	stack := l.stack
 	l.mu.Unlock()

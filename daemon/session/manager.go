@@ -27,6 +27,7 @@ type Status struct {
 	Problem                        string
 	Ports                          []kube.PortMap // of the target, and the process's that they lead to
 	Published                      []Publish
+	Connect                        bool   // it takes nobody's place, or is the rest of what did
 	Container                      string // docker's name of the one in which the process is; empty: none
 }
 
@@ -143,8 +144,8 @@ func (m *Manager) adopt(ctx context.Context, id string, conn json.RawMessage) (*
 }
 
 func (m *Manager) enterOrphan(ctx context.Context, id string, entry Entry, conn json.RawMessage) (*Session, error) {
-	s := newSession(id, m.cfg, Request{Connection: conn})
 	rec := entry.Record()
+	s := newSession(id, m.cfg, Request{Connection: conn, Connect: isConnect(rec)})
 	s.since, s.target, s.namespace, s.context = rec.Created, rec.Target, rec.Namespace, rec.Context
 	if err := m.enter(ctx, s, func(ctx context.Context) { s.runOrphan(ctx, entry) }); err != nil {
 		return nil, errors.Join(err, entry.Release())
@@ -215,7 +216,7 @@ func (s *Session) Status() Status {
 		container = docker.ContainerName(s.id, s.req.ContainerName)
 	}
 	return Status{
-		Container: container,
+		Container: container, Connect: s.req.Connect,
 		ID:        s.id, Target: s.target, Namespace: s.namespace, Context: s.context, State: s.state, Since: s.since,
 		PID: s.childPID, Command: s.req.Command, Transport: s.transport, AgentPod: s.agentPod,
 		Steps: slices.Clone(s.steps), Problem: s.problem, Ports: s.ports, Published: s.published,

@@ -260,7 +260,7 @@ func (s *Session) letGo(ctx context.Context, sw *swap, reason string) {
 		case <-ctx.Done():
 		}
 	}
-	var errs []error
+	errs := []error{s.endUse(ctx, sw)}
 	if sw.box != nil {
 		errs = append(errs, sw.box.Kill())
 	}
@@ -275,6 +275,9 @@ func (s *Session) letGo(ctx context.Context, sw *swap, reason string) {
 	}
 	if sw.box != nil {
 		errs = append(errs, sw.box.Close())
+	}
+	if sw.lease != nil {
+		errs = append(errs, sw.lease.Close())
 	}
 	if sw.cluster != nil {
 		errs = append(errs, sw.cluster.Close())

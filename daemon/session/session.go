@@ -15,7 +15,7 @@ import (
 	"github.com/teleswap/teleswap/daemon/restart"
 )
 
-// Request asks for a swap.
+// Request asks for a swap, or a connect.
 type Request struct {
 	Connection json.RawMessage // of kube.Connection
 	Ref        kube.Ref
@@ -35,9 +35,14 @@ type Request struct {
 	Watch bool // the command may be restarted
 	// Hold says that there is no command: whatever listens in the sandbox, or else on the laptop, is the process.
 	Hold bool
+	// Connect has nobody's place taken: the command, or Use, gets a connection to the namespace. Of the fields above
+	// Connection, Image, PullPolicy, PID, Command, InContainer, ContainerName, Also and Plain count.
+	Connect bool
+	// Use is what is done with the connection; nil: the command runs in it.
+	Use Use
 }
 
-// Session is one swap. Its methods are safe for concurrent use.
+// Session is one swap or one connect. Its methods are safe for concurrent use.
 type Session struct {
 	id  string
 	cfg Config
@@ -101,7 +106,7 @@ func newSession(id string, cfg Config, req Request) *Session {
 		restored:    func(string) <-chan struct{} { return nil },
 		publisherOf: func(Publish) string { return "" },
 		since:       cfg.Now(), watchers: map[*watcher]struct{}{},
-		target: asNamed(req.Ref),
+		target: asNamed(req),
 	}
 	if req.Watch {
 		s.gate = restart.New()
@@ -110,7 +115,11 @@ func newSession(id string, cfg Config, req Request) *Session {
 }
 
 // asNamed is the target until it has been found.
-func asNamed(ref kube.Ref) string {
+func asNamed(req Request) string {
+	ref := req.Ref
+	if req.Connect {
+		return connectName(req.Use)
+	}
 	if k, known := kube.ParseKind(ref.Kind); known {
 		return kube.Object{Kind: k, Name: ref.Name}.String()
 	}
@@ -269,7 +278,7 @@ func (s *Session) run(ctx context.Context) {
 		s.end(ending{reason: "a step failed", err: err})
 	} else {
 		s.become(Active)
-		s.activated(sw)
+		s.activated()
 		select {
 		case <-s.ended:
 		case <-ctx.Done():
@@ -326,9 +335,9 @@ func (s *Session) setProblem(text string) {
 	s.problem = text
 }
 
-// activated tells everybody that the swap stands.
-func (s *Session) activated(sw *swap) {
+// activated tells everybody that the session stands.
+func (s *Session) activated() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.emitLocked(Activated{Target: sw.target.String(), PID: s.childPID, Transport: s.transport, Published: s.published})
+	s.emitLocked(Activated{Target: s.target, PID: s.childPID, Transport: s.transport, Published: s.published})
 }

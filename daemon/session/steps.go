@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/teleswap/teleswap/daemon/connect"
 	"github.com/teleswap/teleswap/daemon/kube"
 	"github.com/teleswap/teleswap/daemon/ledger"
 	"github.com/teleswap/teleswap/daemon/sandbox"
@@ -29,6 +30,8 @@ type swap struct {
 	agent    kube.Agent
 	pod      kube.AgentPod
 	link     Link
+	lease    *connect.Lease // of a connect
+	using    bool           // its Use has begun
 	view     *tunnel.PodView
 	prepared bool         // the owner was told to start its child
 	mounts   []kube.Mount // those that the sandbox was asked to make
@@ -78,6 +81,9 @@ func rest(t *kube.Target) []step {
 
 // forward takes the steps in order, and stops at the first that fails.
 func (s *Session) forward(ctx context.Context, sw *swap) error {
+	if s.req.Connect {
+		return s.take(ctx, sw, connecting(s.req))
+	}
 	if err := s.take(ctx, sw, beginning()); err != nil {
 		return err
 	}
@@ -352,13 +358,9 @@ func (s *Session) start(ctx context.Context, sw *swap) (string, error) {
 	token := rand.Text()
 	arrived, cancel := s.cfg.Boxes.Expect(s.id, token, s.req.InContainer)
 	defer cancel()
-	prefixes := make([]string, 0, len(sw.view.GetPodIps()))
-	for _, ip := range sw.view.GetPodIps() {
-		addr, err := netip.ParseAddr(ip)
-		if err != nil {
-			return "", fmt.Errorf("the agent reports a pod address that is none: %w", err)
-		}
-		prefixes = append(prefixes, netip.PrefixFrom(addr, addr.BitLen()).String())
+	prefixes, err := podPrefixes(sw.view)
+	if err != nil {
+		return "", err
 	}
 	wanted := s.findMounts(ctx, sw)
 	sw.prepared = true
@@ -373,7 +375,7 @@ func (s *Session) start(ctx context.Context, sw *swap) (string, error) {
 		return "", context.Cause(ctx)
 	}
 	sw.listens = sw.box
-	err := sw.link.Attach(ctx, sw.box, sw.view)
+	err = sw.link.Attach(ctx, sw.box, sw.view)
 	if err == nil {
 		err = s.startVolumes(ctx, sw)
 	}
@@ -387,6 +389,19 @@ func (s *Session) start(ctx context.Context, sw *swap) (string, error) {
 		return "", fmt.Errorf("join the sandbox to the pod: %w", err)
 	}
 	return s.awaitChild(ctx)
+}
+
+// podPrefixes are the pod's addresses, each as a prefix of its own.
+func podPrefixes(view *tunnel.PodView) ([]string, error) {
+	prefixes := make([]string, 0, len(view.GetPodIps()))
+	for _, ip := range view.GetPodIps() {
+		addr, err := netip.ParseAddr(ip)
+		if err != nil {
+			return nil, fmt.Errorf("the agent reports a pod address that is none: %w", err)
+		}
+		prefixes = append(prefixes, netip.PrefixFrom(addr, addr.BitLen()).String())
+	}
+	return prefixes, nil
 }
 
 // becomeReady waits until the process serves, and then until the cluster knows.

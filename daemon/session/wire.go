@@ -14,6 +14,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/teleswap/teleswap/daemon/sandbox"
+	"github.com/teleswap/teleswap/dnsresolver"
 	"github.com/teleswap/teleswap/proxy/netstack"
 	"github.com/teleswap/teleswap/proxy/relay"
 	"github.com/teleswap/teleswap/proxy/tun"
@@ -29,25 +30,9 @@ const laptopDialTimeout = 30 * time.Second
 
 // Attach implements Link: a stack between the sandbox's device and the tunnel.
 func (l *agentLink) Attach(ctx context.Context, box Box, view *tunnel.PodView) error {
-	p, err := podNamesOf(view)
+	stack, err := l.newStack(box, view)
 	if err != nil {
 		return err
-	}
-	nameservers, err := parseAddrs(p.resolv.Servers)
-	if err != nil {
-		return fmt.Errorf("read the pod's resolv.conf: %w", err)
-	}
-	w, resolver := l.wire(p, view)
-	device, err := tun.FromFile(box.TakeTUN(), sandbox.DefaultMTU)
-	if err != nil {
-		return err
-	}
-	stack, err := netstack.New(netstack.Config{
-		Device: device, Addrs: p.addrs, DialTCP: w.dial, DialUDP: w.dialUDP, Ping: w.ping, DialLoopback: dialInside(box),
-		DNS: resolver.Query, Nameservers: nameservers, Logger: l.log,
-	})
-	if err != nil {
-		return errors.Join(err, device.Close())
 	}
 	near := newNeighbours(box, l)
 	l.mu.Lock()
@@ -67,6 +52,31 @@ func (l *agentLink) Attach(ctx context.Context, box Box, view *tunnel.PodView) e
 	case <-ctx.Done():
 	}
 	return nil
+}
+
+// newStack makes the stack behind the sandbox's device, by which the process reaches what its pod reaches.
+func (l *agentLink) newStack(box Box, view *tunnel.PodView) (*netstack.Stack, error) {
+	p, err := podNamesOf(view)
+	if err != nil {
+		return nil, err
+	}
+	nameservers, err := parseAddrs(p.resolv.Servers)
+	if err != nil {
+		return nil, fmt.Errorf("read the pod's resolv.conf: %w", err)
+	}
+	w, resolver := l.wire(p, view)
+	device, err := tun.FromFile(box.TakeTUN(), sandbox.DefaultMTU)
+	if err != nil {
+		return nil, err
+	}
+	stack, err := netstack.New(netstack.Config{
+		Device: device, Addrs: p.addrs, DialTCP: w.dial, DialUDP: w.dialUDP, Ping: w.ping, DialLoopback: dialInside(box),
+		DNS: resolver.Query, Nameservers: nameservers, Logger: l.log,
+	})
+	if err != nil {
+		return nil, errors.Join(err, device.Close())
+	}
+	return stack, nil
 }
 
 // podNamesOf reads what the pod's view says of addresses and names.
@@ -173,15 +183,23 @@ type podResolver struct{ link *agentLink }
 
 // Exchange implements dnsresolver.Exchanger.
 func (p podResolver) Exchange(ctx context.Context, msg []byte) ([]byte, error) {
-	client, err := p.link.Working(ctx)
-	if err != nil {
-		return nil, err
-	}
-	answer, err := client.Exchange(ctx, msg)
+	answer, err := p.link.exchange(ctx, msg)
 	if err == nil {
 		p.link.cfg.Also.answered(answer)
 	}
 	return answer, err
+}
+
+// exchange asks the pod's resolver one message.
+func (l *agentLink) exchange(ctx context.Context, msg []byte) ([]byte, error) {
+	if counts, ok := l.tunnels.(dnsresolver.Exchanger); ok {
+		return counts.Exchange(ctx, msg)
+	}
+	client, err := l.Working(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return client.Exchange(ctx, msg)
 }
 
 // acceptLoop serves connections that arrive at the pod, over one tunnel after the
