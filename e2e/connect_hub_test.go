@@ -30,9 +30,9 @@ func connectCalls(namespace string) []call {
 		{"dig PTR", `dig +short -x $(dig +short +search web)`, `web\.` + full + `\.\n`, 0},
 		{"dig by TCP", `dig +tcp +short web.` + full + ` | grep -c '^10\.'`, `1\n`, 0},
 		{"dig with EDNS", `dig +bufsize=4096 +dnssec web.` + full + ` | grep -c 'EDNS: version: 0'`, `1\n`, 0},
-		{"dig a name that is nowhere", `dig nobody.` + full + ` | grep -c 'status: NXDOMAIN'`, `1\n`, 0},
+		{"dig a name that is nowhere", `dig no-such-name.` + full + ` | grep -c 'status: NXDOMAIN'`, `1\n`, 0},
 		{"ping", `ping -n -c 1 -W 20 $PEER | grep -c '1 received'`, `1\n`, 0},
-		{"datagrams", `curl -sS 'http://127.0.0.1:9999/udp?addr=peer:5102&text=hello&timeout=20s'`, `(?s).*"OK": ?true.*`, 0},
+		{"datagrams", `curl -sS 'http://127.0.0.1:9999/udp?addr=peer:5102&text=hello&timeout=20s'`, `(?s).*"ok": ?true.*`, 0},
 	}
 }
 
@@ -135,7 +135,7 @@ func TestConnectShared(t *testing.T) {
 	if n := jobs(w); n != 1 {
 		t.Errorf("%d agents while one connect is left, want 1", n)
 	}
-	w.Output("leave", "connect")
+	w.Output("leave", "--all")
 	second.Wait()
 	w.WaitUnchanged()
 	third := connected(w, "exec sleep 600")
@@ -253,7 +253,9 @@ func TestConnectRefused(t *testing.T) {
 		config := w.KubeconfigOf(name, w.Token(name))
 		return w.Start(scene.How{Env: []string{"KUBECONFIG=" + config}}, w.Lab.Bin.Teleswap, "connect", "--", "curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "http://peer:5100/self")
 	}
-	refused(t, as("viewer"), 1, "missing permission", "system:serviceaccount:"+ns+":viewer", "create jobs", "--clusterrole=edit")
+	viewer := as("viewer")
+	viewer.WaitEnd(1)
+	contains(t, "the message", viewer.Stderr(), "missing permission", "system:serviceaccount:"+ns+":viewer", "create jobs", "--clusterrole=edit")
 	editor := as("editor")
 	editor.WaitEnd(0)
 	if got := editor.Stdout(); got != "200" {

@@ -11,7 +11,7 @@ const (
 )
 
 // example is how a verb is called, up to its command.
-var example = map[string]string{"swap": "swap --deployment NAME", "connect": "connect"}
+var example = map[string]string{"swap": "swap NAME", "connect": "connect"}
 
 // splitRun takes the command off the arguments of a swap or a connect: everything after --run or --docker-run belongs to
 // it, flags and all, which no flag parser would grant. A -- in front of them means
