@@ -26,9 +26,11 @@ func (s *service) Connect(stream grpc.BidiStreamingServer[api.ConnectUp, api.Eve
 	if err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
-	use, err := s.useOf(req)
-	if err != nil {
-		return status.Error(codes.InvalidArgument, err.Error())
+	var use session.Use // nil: the command runs in the connection
+	switch {
+	case req.GetSandbox(), req.GetInContainer(), req.GetNoSandbox():
+	default:
+		return status.Error(codes.InvalidArgument, "the request does not say what the connection is for; are the command and the daemon of one version?")
 	}
 	sess, events, err := s.sessions.Connect(stream.Context(), session.Request{
 		Connection: json.RawMessage(req.GetConnection()), Image: req.GetAgentImage(), PullPolicy: req.GetAgentPullPolicy(),
@@ -54,12 +56,4 @@ func (s *service) Connect(stream grpc.BidiStreamingServer[api.ConnectUp, api.Eve
 		return nil
 	})
 	return nil
-}
-
-// useOf is what a connection is for; nil: the command that was asked for runs in it.
-func (s *service) useOf(req *api.ConnectRequest) (session.Use, error) {
-	if req.GetSandbox() || req.GetInContainer() || req.GetNoSandbox() {
-		return nil, nil
-	}
-	return nil, status.Error(codes.InvalidArgument, "the request does not say what the connection is for; are the command and the daemon of one version?")
 }

@@ -340,7 +340,9 @@ func (l *lab) end(a *agent) {
 	if err := a.server.Close(); err != nil {
 		l.t.Error(err)
 	}
-	_ = <-a.served // by Close
+	if err := <-a.served; err != nil && !errors.Is(err, net.ErrClosed) {
+		l.t.Errorf("serving ended: %v", err)
+	}
 	_ = a.lis.Close()
 }
 

@@ -194,11 +194,15 @@ func TestRangesByWhatMayBeRead(t *testing.T) {
 			"Services 10.96.0.0/16 (ServiceCIDR API); pods 10.244.0.0/24, 10.244.7.0/24 (node specs, addresses seen in all namespaces)",
 		},
 		{
-			"no nodes", []string{"nodes"}, prefixes("10.96.0.0/16"), prefixes("10.244.0.0/24", "10.244.7.0/24"),
+			"no nodes",
+			[]string{"nodes"},
+			prefixes("10.96.0.0/16"), prefixes("10.244.0.0/24", "10.244.7.0/24"),
 			"Services 10.96.0.0/16 (ServiceCIDR API); pods 10.244.0.0/24, 10.244.7.0/24 (addresses seen in all namespaces)",
 		},
 		{
-			"one namespace", []string{"nodes", "pods", "servicecidrs"}, prefixes("10.96.0.7/32"), prefixes("10.244.0.0/24"),
+			"one namespace",
+			[]string{"nodes", "pods", "servicecidrs"},
+			prefixes("10.96.0.7/32"), prefixes("10.244.0.0/24"),
 			"Services 10.96.0.7/32 (addresses seen in namespace shop); pods 10.244.0.0/24 (addresses seen in namespace shop)",
 		},
 	} {

@@ -189,7 +189,9 @@ func (s *Session) startConnected(ctx context.Context, sw *swap) (string, error) 
 func ConnectUndo() ledger.Step { return ledger.Step{Name: undoConnect} }
 
 // isConnect says whether a record is of an agent in nobody's place.
-func isConnect(rec ledger.Record) bool { return len(rec.Steps) == 1 && rec.Steps[0].Name == undoConnect }
+func isConnect(rec ledger.Record) bool {
+	return len(rec.Steps) == 1 && rec.Steps[0].Name == undoConnect
+}
 
 // NewID is the name of a new session, or of what has a record as a session has.
 func NewID() string { return newID() }

@@ -217,7 +217,7 @@ func (s *Session) Status() Status {
 	}
 	return Status{
 		Container: container, Connect: s.req.Connect,
-		ID:        s.id, Target: s.target, Namespace: s.namespace, Context: s.context, State: s.state, Since: s.since,
+		ID: s.id, Target: s.target, Namespace: s.namespace, Context: s.context, State: s.state, Since: s.since,
 		PID: s.childPID, Command: s.req.Command, Transport: s.transport, AgentPod: s.agentPod,
 		Steps: slices.Clone(s.steps), Problem: s.problem, Ports: s.ports, Published: s.published,
 	}
