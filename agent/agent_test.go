@@ -108,6 +108,20 @@ func startPod(t *testing.T, change func(*Config)) *pod {
 	return p
 }
 
+// wantEnd waits until the agent has ended well; otherwise is what is wrong where it does not within that time.
+func (p *pod) wantEnd(t *testing.T, within time.Duration, otherwise string) {
+	t.Helper()
+	select {
+	case err := <-p.done:
+		if err != nil {
+			t.Errorf("it ended: %v", err)
+		}
+		p.done <- nil // for the cleanup
+	case <-time.After(within):
+		t.Error(otherwise)
+	}
+}
+
 type testLog struct{ t *testing.T }
 
 func (l testLog) Write(b []byte) (int, error) {

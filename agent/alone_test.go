@@ -58,15 +58,7 @@ func TestAlone(t *testing.T) {
 // TestAgentEndsAlone: by itself and without an error, which is what makes a Job complete.
 func TestAgentEndsAlone(t *testing.T) {
 	p := startPod(t, func(c *Config) { c.Listen, c.AloneFor = nil, 100*time.Millisecond })
-	select {
-	case err := <-p.done:
-		if err != nil {
-			t.Errorf("ended: %v", err)
-		}
-		p.done <- nil // for the cleanup
-	case <-time.After(20 * time.Second):
-		t.Error("it does not end")
-	}
+	p.wantEnd(t, 20*time.Second, "it does not end")
 }
 
 // TestAgentInNobodysPlaceServesUntilTheLaptopGoes: its pod's end is no end of what the laptop has open.

@@ -94,15 +94,7 @@ func TestDrain(t *testing.T) {
 	if _, err := idle.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("idle connection got %v", err)
 	}
-	select {
-	case err := <-p.done:
-		if err != nil {
-			t.Error(err)
-		}
-		p.done <- nil
-	case <-time.After(8 * time.Second): // well below the grace
-		t.Error("does not end although all is quiet")
-	}
+	p.wantEnd(t, 8*time.Second, "does not end although all is quiet") // well below the grace
 }
 
 func TestDrainGraceIsABound(t *testing.T) {
@@ -119,15 +111,7 @@ func TestDrainGraceIsABound(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.stop()
-	select {
-	case err := <-p.done:
-		if err != nil {
-			t.Error(err)
-		}
-		p.done <- nil
-	case <-time.After(15 * time.Second):
-		t.Error("an open connection keeps the agent beyond its grace")
-	}
+	p.wantEnd(t, 15*time.Second, "an open connection keeps the agent beyond its grace")
 }
 
 // TestDrainWaitsForTheProcess: a process that flushes to a volume when it is told to end, or its preStop hook, needs the pod until it
@@ -168,15 +152,7 @@ func TestDrainWaitsForTheProcess(t *testing.T) {
 				t.Errorf("while the process ends: %v", err)
 			}
 			end(t, c)
-			select {
-			case err := <-p.done:
-				if err != nil {
-					t.Error(err)
-				}
-				p.done <- nil
-			case <-time.After(8 * time.Second): // well below the grace
-				t.Error("does not end although the process has")
-			}
+			p.wantEnd(t, 8*time.Second, "does not end although the process has") // well below the grace
 		})
 	}
 }
@@ -203,15 +179,7 @@ func TestDrainLeavesWhoDoesNotFollow(t *testing.T) {
 	}
 	defer func() { _ = conn.Close() }()
 	p.stop()
-	select {
-	case err := <-p.done:
-		if err != nil {
-			t.Error(err)
-		}
-		p.done <- nil
-	case <-time.After(8 * time.Second): // well below the grace
-		t.Error("an idle connection keeps the agent")
-	}
+	p.wantEnd(t, 8*time.Second, "an idle connection keeps the agent") // well below the grace
 }
 
 // TestDrainLeavesNoDownload: a client that reads slowly is owed what it has not read.
@@ -294,15 +262,7 @@ func TestDrainEndsBusyHTTP(t *testing.T) {
 	p.stop()
 	for !post() { // SIGTERM takes a moment
 	}
-	select {
-	case err := <-p.done:
-		if err != nil {
-			t.Error(err)
-		}
-		p.done <- nil
-	case <-time.After(8 * time.Second): // well below the grace
-		t.Error("a busy connection keeps the agent")
-	}
+	p.wantEnd(t, 8*time.Second, "a busy connection keeps the agent") // well below the grace
 }
 
 // TestDrainEndsBusyGRPC: a client that calls again and again on one connection is told to open another, which leads elsewhere by
