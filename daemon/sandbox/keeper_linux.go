@@ -253,6 +253,12 @@ func (k *keeper) makeVolumes(there *mountThread, g *gate) (*volumes, error) {
 // supervise ends with the container.
 func (k *keeper) supervise(sockets *factory) error {
 	var late <-chan time.Time
+	var end time.Time // when late comes
+	by := func(grace time.Duration) {
+		if at := time.Now().Add(grace); end.IsZero() || at.Before(end) { // who has gone first set the time
+			end, late = at, time.After(grace)
+		}
+	}
 	daemon := sockets.gone
 	for {
 		select {
@@ -264,14 +270,14 @@ func (k *keeper) supervise(sockets *factory) error {
 			return nil
 		case <-daemon:
 			daemon = nil
-			late = time.After(daemonlessGrace)
+			by(daemonlessGrace)
 		case err := <-k.hooks:
 			k.reportHook(err)
 		case o, ok := <-k.orders:
 			if !ok { // the CLI is dead
 				k.orders = nil
 				k.signal(unix.SIGTERM)
-				late = time.After(orphanedGrace)
+				by(orphanedGrace)
 				continue
 			}
 			if o.Hook != nil {
