@@ -198,13 +198,13 @@ func (c *Client) Image(ctx context.Context, r *Run, progress io.Writer) (*Image,
 		args = append(args, "--platform", r.Platform)
 	}
 	cmd := exec.CommandContext(ctx, c.Path, append(args, "--", r.Image)...) //nolint:gosec // docker
-	var said tail
+	var said LastWords
 	cmd.Stdout, cmd.Stderr = progress, &said
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		return nil, fmt.Errorf("image %s cannot be had: docker pull says: %s\ncheck its name, or log in: docker login", r.Image, said.text(err))
+		return nil, fmt.Errorf("image %s cannot be had: docker pull says: %s\ncheck its name, or log in: docker login", r.Image, said.Or(err))
 	}
 	im, err := c.inspect(ctx, r.Image)
 	if err != nil {
@@ -254,34 +254,13 @@ func (r *Run) Argv(im *Image) []string {
 func (c *Client) output(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, c.Path, args...) //nolint:gosec // docker
 	var out strings.Builder
-	var said tail
+	var said LastWords
 	cmd.Stdout, cmd.Stderr = &out, &said
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
 			return "", context.Cause(ctx)
 		}
-		return "", fmt.Errorf("docker %s: %s", args[0], said.text(err))
+		return "", fmt.Errorf("docker %s: %s", args[0], said.Or(err))
 	}
 	return out.String(), nil
-}
-
-// tail keeps the last of what a program said.
-type tail struct{ kept []byte }
-
-const tailSize = 2 << 10
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.kept = append(t.kept, p...)
-	if len(t.kept) > tailSize {
-		t.kept = t.kept[len(t.kept)-tailSize:]
-	}
-	return len(p), nil
-}
-
-func (t *tail) text(err error) string {
-	said := strings.TrimSpace(string(t.kept))
-	if said == "" {
-		return err.Error()
-	}
-	return said
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
+	"github.com/teleswap/teleswap/daemon/docker"
 	"github.com/teleswap/teleswap/daemon/sandbox"
 )
 
@@ -57,7 +58,7 @@ type client struct {
 	cmd  *exec.Cmd
 	done chan struct{}
 	err  error
-	said lastWordsOf
+	said docker.LastWords
 }
 
 // start starts it; the goroutine ends with it.
@@ -127,7 +128,7 @@ func (c *Container) startKeeper(ctx context.Context) error {
 	if err != nil {
 		// Docker may be about to start it.
 		c.kill(c.spec.keeperName())
-		return fmt.Errorf("start the container's network: %s", c.keeper.said.or(err))
+		return fmt.Errorf("start the container's network: %s", c.keeper.said.Or(err))
 	}
 	f, err := conn.File()
 	if err = errors.Join(err, conn.Close()); err != nil {
@@ -151,7 +152,7 @@ func (c *Container) startKeeper(ctx context.Context) error {
 func (c *Container) report() (sandbox.Report, error) {
 	var r sandbox.Report
 	if err := c.ctl.Receive(&r); err != nil {
-		return r, fmt.Errorf("the container's keeper ended: %s", c.keeper.said.or(err))
+		return r, fmt.Errorf("the container's keeper ended: %s", c.keeper.said.Or(err))
 	}
 	if r.Failed != "" {
 		return r, errors.New(r.Failed)
@@ -392,7 +393,7 @@ func (c *Container) RunHook(h Hook) error {
 func (c *Container) execHook(argv []string) error {
 	cmd := exec.Command(c.spec.Client.Path, ExecWords(c.Name(), nil, argv)...) //nolint:gosec // docker
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	var said lastWordsOf
+	var said docker.LastWords
 	cmd.Stdout, cmd.Stderr = &said, &said
 	err := cmd.Run()
 	select {
@@ -402,35 +403,7 @@ func (c *Container) execHook(argv []string) error {
 	}
 	var status *exec.ExitError
 	if errors.As(err, &status) {
-		return fmt.Errorf("it ended with status %d: %s", status.ExitCode(), said.or(err))
+		return fmt.Errorf("it ended with status %d: %s", status.ExitCode(), said.Or(err))
 	}
 	return err
-}
-
-// lastWordsOf keeps the end of what a program writes. It is safe for concurrent use.
-type lastWordsOf struct {
-	mu   sync.Mutex
-	kept []byte
-}
-
-// keptWords is how much of it is kept.
-const keptWords = 2 << 10
-
-// Write implements io.Writer.
-func (l *lastWordsOf) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.kept = append(l.kept, p...)
-	l.kept = l.kept[max(0, len(l.kept)-keptWords):]
-	return len(p), nil
-}
-
-// or is what was written; where nothing was, an error's text.
-func (l *lastWordsOf) or(err error) string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if said := strings.TrimSpace(string(l.kept)); said != "" {
-		return said
-	}
-	return err.Error()
 }
