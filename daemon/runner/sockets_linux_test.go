@@ -2,6 +2,7 @@ package runner
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/teleswap/teleswap/daemon/sandbox"
 	"github.com/teleswap/teleswap/proxy/relay"
 )
 
@@ -36,6 +38,40 @@ func TestInboundToLoopback6(t *testing.T) {
 func (l *lab) listenInside(network, addr string) (*os.File, error) {
 	<-l.taken
 	return l.box.Listen(network, netip.MustParseAddrPort(addr))
+}
+
+// TestSocketsOfAStoppedSandbox: Ctrl-Z stops the sandbox's first process with the rest of its group. Who wants a socket meanwhile
+// hears so at once, and gets one when it goes on.
+func TestSocketsOfAStoppedSandbox(t *testing.T) {
+	l := newLab(t, nil)
+	p := l.start(l.spec("serve", "[::1]:8080"))
+	p.line()
+	first := p.cmd.Process
+	if err := first.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = first.Signal(syscall.SIGCONT) }()
+	eventually(t, "it is stopped", func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", first.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, state, _ := strings.Cut(string(stat), ") ")
+		return strings.HasPrefix(state, "T")
+	})
+	if _, err := l.listenInside("tcp4", "127.0.0.1:5432"); !errors.Is(err, sandbox.ErrStopped) {
+		t.Errorf("a socket is asked for: %v", err)
+	}
+	if _, err := l.hello("192.0.2.1:4000", "10.42.0.7:8080"); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("what listens on ::1 is called: %v", err)
+	}
+	if err := first.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it goes on", func() bool {
+		got, err := l.hello("192.0.2.1:4000", "10.42.0.7:8080")
+		return err == nil && strings.HasPrefix(got, "[::1]:")
+	})
 }
 
 // TestSocketsMadeInside: what listens in the sandbox for the daemon is reached by the process.

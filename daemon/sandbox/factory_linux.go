@@ -46,7 +46,7 @@ type socketAnswer struct{ Errno syscall.Errno }
 
 // Listen makes a socket in the sandbox's network namespace that listens at addr, or for UDP is bound to it. network is
 // tcp or udp, with 4 or 6 for one family only: [::] takes IPv4 too otherwise. The error wraps the errno (EADDRINUSE,
-// EADDRNOTAVAIL …), or is net.ErrClosed. The caller closes the file. It is safe for concurrent use, before Ack
+// EADDRNOTAVAIL …), or is ErrStopped or net.ErrClosed. The caller closes the file. It is safe for concurrent use, before Ack
 // and after.
 func (h *Handoff) Listen(network string, addr netip.AddrPort) (*os.File, error) {
 	return h.socket(socketWish{Network: network, Addr: addr})
@@ -71,7 +71,12 @@ func (h *Handoff) End() error {
 func (h *Handoff) socket(w socketWish) (*os.File, error) {
 	h.asking.Lock()
 	defer h.asking.Unlock()
-	f, err := h.ask(w)
+	var f *os.File
+	err := ErrStopped
+	// Who does not answer in time is not asked again: that is for one that hangs, not for one that waits for its user's "fg".
+	if p, perr := readProcess(h.PID); perr != nil || !p.stopped {
+		f, err = h.ask(w)
+	}
 	if err != nil {
 		does := "listen"
 		if w.Connect {

@@ -19,6 +19,7 @@ const maxPasses = 64
 type process struct {
 	pid, parent int
 	start       uint64 // since boot, in clock ticks
+	stopped     bool   // by a signal, as Ctrl-Z's, or by a debugger
 }
 
 // signal sends sig to the process, if it is still the same one.
@@ -54,7 +55,7 @@ func parseStat(b []byte) (process, error) {
 		return bad()
 	}
 	fields := bytes.Fields(b[end+1:])
-	const parent, start = 1, 19 // fields 4 and 22, counted from the state
+	const state, parent, start = 0, 1, 19 // fields 3, 4 and 22
 	if len(fields) <= start {
 		return bad()
 	}
@@ -66,6 +67,7 @@ func parseStat(b []byte) (process, error) {
 	if errors.Join(errs[:]...) != nil {
 		return bad()
 	}
+	p.stopped = len(fields[state]) == 1 && bytes.ContainsAny(fields[state], "Tt")
 	return p, nil
 }
 

@@ -150,8 +150,9 @@ func TestParseStat(t *testing.T) {
 		want     process
 		fails    bool
 	}{
-		{"plain", "7 (go) S 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0", process{7, 1, 4242}, false},
-		{"a nasty name", "7 (a) R 9 (b)) S 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0", process{7, 1, 4242}, false},
+		{"plain", "7 (go) S 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0", process{7, 1, 4242, false}, false},
+		{"a nasty name", "7 (a) R 9 (b)) S 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0", process{7, 1, 4242, false}, false},
+		{"stopped", "7 (T) T 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0", process{7, 1, 4242, true}, false},
 		{"cut", "7 (go) S 1 7", process{}, true},
 		{"empty", "", process{}, true},
 		{"backwards", ") (", process{}, true},

@@ -90,6 +90,9 @@ type Mount struct {
 	File bool
 }
 
+// ErrStopped says that a sandbox is stopped, as by Ctrl-Z, and so makes nothing until it is continued.
+var ErrStopped = errors.New("the sandbox is stopped")
+
 // Handoff is a sandbox that waits for the daemon's acknowledgement, and makes sockets for the daemon until it is closed.
 type Handoff struct {
 	Session, Token string

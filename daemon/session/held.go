@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/teleswap/teleswap/daemon/sandbox"
 	"github.com/teleswap/teleswap/proxy/procnet"
 )
 
@@ -112,7 +113,7 @@ func (h *held) DialTCP(ctx context.Context, client, local netip.AddrPort) (net.C
 // says, after three attempts to connect within its kernel, 0.2 ms together; to read its tables takes 40 times as long.
 func (h *held) dialTCP(ctx context.Context, client, local netip.AddrPort) (net.Conn, error) {
 	c, err := h.box.DialTCP(ctx, client, local)
-	if errors.Is(err, syscall.ECONNREFUSED) {
+	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, sandbox.ErrStopped) {
 		return h.laptop.DialTCP(ctx, client, local)
 	}
 	return c, err

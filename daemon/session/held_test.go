@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/teleswap/teleswap/daemon/sandbox"
 	"github.com/teleswap/teleswap/proxy/procnet"
 )
 
@@ -127,6 +128,10 @@ func TestHeldAsksByConnecting(t *testing.T) {
 	box.fails = &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
 	if c, err := h.DialTCP(t.Context(), someClient, at); err != nil || c.(called).name != "laptop" {
 		t.Errorf("what the sandbox's kernel refuses: got %v, %v", c, err)
+	}
+	box.fails = &net.OpError{Op: "dial", Net: "tcp", Err: sandbox.ErrStopped}
+	if c, err := h.DialTCP(t.Context(), someClient, at); err != nil || c.(called).name != "laptop" {
+		t.Errorf("when the sandbox is stopped: got %v, %v", c, err)
 	}
 	if c, err := newHeld(nowhere{}, laptop).DialTCP(t.Context(), someClient, at); err != nil || c.(called).name != "laptop" {
 		t.Errorf("without a sandbox: got %v, %v", c, err)
