@@ -59,7 +59,7 @@ func onOwnMachine(t *testing.T) bool {
 	if os.Geteuid() != 0 {
 		t.Skip("a machine of its own needs root: run this test as root")
 	}
-	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v="+strconv.FormatBool(testing.Verbose()))
+	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v="+strconv.FormatBool(testing.Verbose()), "-test.short="+strconv.FormatBool(testing.Short()))
 	cmd.Env = append(os.Environ(), inside+"="+t.Name())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.CombinedOutput()
@@ -405,6 +405,9 @@ func TestKilledAtEachStep(t *testing.T) {
 		name         string
 		daemon, root bool
 	}{{"both", true, true}, {"the daemon", true, false}, {"the warden", false, true}} {
+		if testing.Short() && who.name != "both" {
+			continue // they take a minute; killing both is the worst
+		}
 		for at := 1; ; at++ {
 			p := play(t)
 			ended := false

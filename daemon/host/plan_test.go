@@ -46,11 +46,13 @@ func TestMakePlan(t *testing.T) {
 		{"host bits, halves", Wish{Ranges: prefixes("10.96.0.1/24", "10.96.1.0/24"), Routes: usual}, prefixes("10.96.0.0/23"), nil, nil},
 		{"the way to the cluster stays", Wish{Ranges: prefixes("10.96.0.0/30"), Never: prefixes("10.96.0.1/32"), Routes: usual}, prefixes("10.96.0.0/32", "10.96.0.2/31"), nil, nil},
 		{
-			"others stand for them", Wish{Ranges: cluster, Map: netip.MustParsePrefix("198.19.0.0/16"), Routes: with(route("10.244.0.0/16", "docker0", "bridge"))},
+			"others stand for them",
+			Wish{Ranges: cluster, Map: netip.MustParsePrefix("198.19.0.0/16"), Routes: with(route("10.244.0.0/16", "docker0", "bridge"))},
 			prefixes("10.96.0.0/12", "198.19.0.0/16"), prefixes("10.244.0.0/16"), nil,
 		},
 		{
-			"others stand for a part", Wish{Ranges: prefixes("10.244.0.0/16"), Map: netip.MustParsePrefix("198.19.0.0/16"), Routes: with(route("10.244.128.0/17", "docker0", "bridge"))},
+			"others stand for a part",
+			Wish{Ranges: prefixes("10.244.0.0/16"), Map: netip.MustParsePrefix("198.19.0.0/16"), Routes: with(route("10.244.128.0/17", "docker0", "bridge"))},
 			prefixes("10.244.0.0/17", "198.19.0.0/16"), prefixes("10.244.128.0/17"), nil,
 		},
 		{"what is to stand for them is taken", Wish{Ranges: cluster, Map: netip.MustParsePrefix("192.168.0.0/16"), Routes: with(route("10.244.0.0/16", "docker0", "bridge"))}, nil, nil, []string{"--map 192.168.0.0/16 is not free"}},

@@ -29,21 +29,19 @@ func Routes() ([]Route, error) {
 			return nil, fmt.Errorf("list the routes: %w", err)
 		}
 		for _, r := range list {
-			if out, err = appendRoute(out, r, byIndex); err != nil {
-				return nil, err
-			}
+			out = appendRoute(out, r, byIndex)
 		}
 	}
 	return out, nil
 }
 
-func appendRoute(out []Route, r netlink.Route, links map[int]netlink.Link) ([]Route, error) {
+func appendRoute(out []Route, r netlink.Route, links map[int]netlink.Link) []Route {
 	if r.Table == unix.RT_TABLE_LOCAL || r.Type == unix.RTN_LOCAL || r.Type == unix.RTN_BROADCAST || r.Type == unix.RTN_MULTICAST || r.Type == unix.RTN_ANYCAST {
-		return out, nil
+		return out
 	}
 	prefix, ok := prefixOf(r.Dst)
 	if !ok {
-		return out, nil // the default route
+		return out // the default route
 	}
 	route := Route{Prefix: prefix, Dead: r.Type == unix.RTN_BLACKHOLE || r.Type == unix.RTN_UNREACHABLE || r.Type == unix.RTN_PROHIBIT}
 	indexes := []int{r.LinkIndex}
@@ -57,9 +55,9 @@ func appendRoute(out []Route, r netlink.Route, links map[int]netlink.Link) ([]Ro
 		}
 	}
 	if strings.HasPrefix(route.Device, devicePrefix) || route.Device == "lo" && !route.Dead {
-		return out, nil
+		return out
 	}
-	return append(out, route), nil
+	return append(out, route)
 }
 
 func prefixOf(n *net.IPNet) (netip.Prefix, bool) {
