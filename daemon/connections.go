@@ -27,7 +27,10 @@ func (s *service) Connect(stream grpc.BidiStreamingServer[api.ConnectUp, api.Eve
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
 	var use session.Use // nil: the command runs in the connection
+	whole := req.GetWholeMachine()
 	switch {
+	case whole != nil:
+		use = s.wholeUse(req, whole)
 	case req.GetSandbox(), req.GetInContainer(), req.GetNoSandbox():
 	default:
 		return status.Error(codes.InvalidArgument, "the request does not say what the connection is for; are the command and the daemon of one version?")

@@ -158,7 +158,7 @@ func sessionOf(st session.Status) *api.Session {
 		Id: st.ID, Target: st.Target, Namespace: st.Namespace, Context: st.Context, State: st.State.String(),
 		Since: timestamppb.New(st.Since), Pid: int64(st.PID), Transport: st.Transport, AgentPod: st.AgentPod,
 		Problem: st.Problem, Command: st.Command, Ports: mapsOf(st.Ports), Published: publishedOf(st.Published),
-		Container: st.Container,
+		Container: st.Container, Connects: st.Connect,
 	}
 	for _, step := range st.Steps {
 		out.Steps = append(out.Steps, stepOf(step))

@@ -21,6 +21,7 @@ import (
 
 	"github.com/teleswap/teleswap/daemon/api"
 	"github.com/teleswap/teleswap/daemon/connect"
+	"github.com/teleswap/teleswap/daemon/host/warden"
 	"github.com/teleswap/teleswap/daemon/ledger"
 	"github.com/teleswap/teleswap/daemon/link"
 	"github.com/teleswap/teleswap/daemon/sandbox"
@@ -115,6 +116,7 @@ type daemon struct {
 	sessions *session.Manager
 	hub      *connect.Hub
 	boxes    *boxes
+	wardens  *warden.Listener
 	server   *grpc.Server
 	service  *service
 }
@@ -142,8 +144,13 @@ func assemble(life context.Context, cfg Config) (*daemon, error) {
 	if err != nil {
 		return nil, errors.Join(err, handoffs.Close())
 	}
+	wardens, err := warden.ListenWardens(cfg.Paths.Warden)
+	if err != nil {
+		leaveFilesDir(files)
+		return nil, errors.Join(err, handoffs.Close())
+	}
 	links := &link.Dialer{Only: cfg.Transport}
-	d := &daemon{cfg: cfg, log: cfg.Logger, files: files, boxes: newBoxes(handoffs, cfg.Logger)}
+	d := &daemon{cfg: cfg, log: cfg.Logger, files: files, boxes: newBoxes(handoffs, cfg.Logger), wardens: wardens}
 	d.sessions = session.NewManager(session.Config{
 		Connect: connector(cfg),
 		Redact: func(data json.RawMessage, c session.Cluster, namespace string) (json.RawMessage, error) {
@@ -165,7 +172,7 @@ func assemble(life context.Context, cfg Config) (*daemon, error) {
 		Logger:   cfg.Logger,
 	})
 	d.hub = newHub(life, cfg, links, book, d.sessions.Adopt)
-	d.service = newService(cfg, d.sessions)
+	d.service = newService(cfg, d.sessions, &wholes{wardens: wardens, namespaces: d.sessions.Namespaces, log: cfg.Logger})
 	d.server = api.NewServer(d.service)
 	return d, nil
 }
@@ -206,7 +213,7 @@ func (d *daemon) serve(ctx context.Context) error {
 	d.service.ended()
 	d.server.GracefulStop()
 	kill()
-	err = errors.Join(err, d.boxes.close())
+	err = errors.Join(err, d.boxes.close(), d.wardens.Close())
 	leaveFilesDir(d.files)
 	running.Wait()
 	return err

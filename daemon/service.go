@@ -26,6 +26,7 @@ type service struct {
 	api.UnimplementedDaemonServer
 	cfg      Config
 	sessions *session.Manager
+	wholes   *wholes
 	since    time.Time
 	quit     chan struct{} // closed when a command asks the daemon to go
 	over     chan struct{} // closed when all sessions have ended
@@ -35,9 +36,9 @@ type service struct {
 	last  time.Time // when the last one ended
 }
 
-func newService(cfg Config, sessions *session.Manager) *service {
+func newService(cfg Config, sessions *session.Manager, wholes *wholes) *service {
 	return &service{
-		cfg: cfg, sessions: sessions, since: time.Now(),
+		cfg: cfg, sessions: sessions, wholes: wholes, since: time.Now(),
 		quit: make(chan struct{}), over: make(chan struct{}), last: time.Now(),
 	}
 }

@@ -19,6 +19,7 @@ type connectOptions struct {
 	also       alsoFlags
 	shell      bool
 	noSandbox  bool
+	whole      wholeFlags
 }
 
 // The help of connect.
@@ -28,12 +29,17 @@ pods by their names and addresses, in the namespace of --namespace or the kubeco
 place is taken, nothing of this machine is changed, and no root is needed. The command's
 environment, files and terminal are your own, and its exit status is passed on.
 
+Without a command all programs of this machine are connected, until Ctrl-C or teleswap disconnect: a
+network device leads to the cluster's addresses, and the resolver knows its names. That needs root
+(sudo may ask for your password); however it ends, the machine's network is as before.
+
 What it needs in the cluster is one small pod, which all your connections to a namespace share, and
 which goes with the last one, or 5 minutes after this machine is gone.`
 	connectExample = `  teleswap connect -- curl http://service-b:5100/
   teleswap connect -- psql -h postgres.data -U app
   teleswap connect -n shop -- bash
   teleswap connect --run-shell
+  teleswap connect -d
   teleswap connect --docker-run --rm -it postgres psql -h postgres.data -U app`
 )
 
@@ -41,8 +47,8 @@ func (a *app) connectCommand(command []string) *cobra.Command {
 	var o connectOptions
 	var run string
 	cmd := &cobra.Command{
-		Use:               "connect {-- COMMAND… | --run COMMAND… | --run-shell | --docker-run [FLAGS] IMAGE…}",
-		Short:             "Run a command on the cluster's network",
+		Use:               "connect [-- COMMAND… | --run COMMAND… | --run-shell | --docker-run [FLAGS] IMAGE…]",
+		Short:             "Connect this machine, or a command, to the cluster's network",
 		Long:              connectLong,
 		Example:           connectExample,
 		Args:              cobra.ArbitraryArgs,
@@ -50,6 +56,13 @@ func (a *app) connectCommand(command []string) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkValues(cmd.Flags()); err != nil {
 				return err
+			}
+			here := !o.shell && len(command) == 0 && len(args) == 0 && cmd.ArgsLenAtDash() < 0 && !a.inContainer
+			if err := o.whole.check(cmd.Flags(), here); err != nil {
+				return err
+			}
+			if here {
+				return a.connectWhole(cmd.Context(), &o)
 			}
 			command, err := o.command(args, cmd.ArgsLenAtDash(), command, os.Getenv)
 			if err != nil {
@@ -67,6 +80,7 @@ func (a *app) connectCommand(command []string) *cobra.Command {
 	f.BoolVar(&o.noSandbox, "no-sandbox", !hasSandbox, "run the command in this machine's own network: a proxy (HTTP_PROXY, ALL_PROXY) leads to the cluster; "+
 		"on other systems than Linux always")
 	o.also.add(f)
+	o.whole.add(f)
 	o.also.complete(cmd)
 	completePullPolicy(cmd)
 	return cmd

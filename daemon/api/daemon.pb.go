@@ -74,7 +74,7 @@ func (x Step_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Step_State.Descriptor instead.
 func (Step_State) EnumDescriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{12, 0}
+	return file_daemon_proto_rawDescGZIP(), []int{13, 0}
 }
 
 type SwapUp struct {
@@ -584,6 +584,8 @@ type ConnectRequest struct {
 	InContainer   bool   `protobuf:"varint,11,opt,name=in_container,json=inContainer,proto3" json:"in_container,omitempty"`
 	ContainerName string `protobuf:"bytes,12,opt,name=container_name,json=containerName,proto3" json:"container_name,omitempty"`
 	NoSandbox     bool   `protobuf:"varint,13,opt,name=no_sandbox,json=noSandbox,proto3" json:"no_sandbox,omitempty"`
+	// This whole machine is connected.
+	WholeMachine  *WholeMachine `protobuf:"bytes,20,opt,name=whole_machine,json=wholeMachine,proto3" json:"whole_machine,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -688,6 +690,94 @@ func (x *ConnectRequest) GetNoSandbox() bool {
 	return false
 }
 
+func (x *ConnectRequest) GetWholeMachine() *WholeMachine {
+	if x != nil {
+		return x.WholeMachine
+	}
+	return nil
+}
+
+// WholeMachine asks for this machine's programs to be connected all at once; also_proxy of the request holds.
+type WholeMachine struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id under which root's part comes. Empty: the machine is shared with a session of this user that has connected it.
+	Warden string `protobuf:"bytes,1,opt,name=warden,proto3" json:"warden,omitempty"`
+	// Destinations that are left as they are: names, addresses or prefixes.
+	NeverProxy []string `protobuf:"bytes,2,rep,name=never_proxy,json=neverProxy,proto3" json:"never_proxy,omitempty"`
+	// The cluster gets what leads elsewhere on this machine, too; or addresses of a range stand for it.
+	AllowConflicts bool   `protobuf:"varint,3,opt,name=allow_conflicts,json=allowConflicts,proto3" json:"allow_conflicts,omitempty"`
+	Map            string `protobuf:"bytes,4,opt,name=map,proto3" json:"map,omitempty"`
+	// Namespaces whose Services are called SERVICE.NAMESPACE; none: all that can be listed.
+	MappedNamespaces []string `protobuf:"bytes,5,rep,name=mapped_namespaces,json=mappedNamespaces,proto3" json:"mapped_namespaces,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *WholeMachine) Reset() {
+	*x = WholeMachine{}
+	mi := &file_daemon_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WholeMachine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WholeMachine) ProtoMessage() {}
+
+func (x *WholeMachine) ProtoReflect() protoreflect.Message {
+	mi := &file_daemon_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WholeMachine.ProtoReflect.Descriptor instead.
+func (*WholeMachine) Descriptor() ([]byte, []int) {
+	return file_daemon_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *WholeMachine) GetWarden() string {
+	if x != nil {
+		return x.Warden
+	}
+	return ""
+}
+
+func (x *WholeMachine) GetNeverProxy() []string {
+	if x != nil {
+		return x.NeverProxy
+	}
+	return nil
+}
+
+func (x *WholeMachine) GetAllowConflicts() bool {
+	if x != nil {
+		return x.AllowConflicts
+	}
+	return false
+}
+
+func (x *WholeMachine) GetMap() string {
+	if x != nil {
+		return x.Map
+	}
+	return ""
+}
+
+func (x *WholeMachine) GetMappedNamespaces() []string {
+	if x != nil {
+		return x.MappedNamespaces
+	}
+	return nil
+}
+
 // PortMap is a port of the target, remote, and the port of the process that it leads to.
 type PortMap struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -700,7 +790,7 @@ type PortMap struct {
 
 func (x *PortMap) Reset() {
 	*x = PortMap{}
-	mi := &file_daemon_proto_msgTypes[4]
+	mi := &file_daemon_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -712,7 +802,7 @@ func (x *PortMap) String() string {
 func (*PortMap) ProtoMessage() {}
 
 func (x *PortMap) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[4]
+	mi := &file_daemon_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -725,7 +815,7 @@ func (x *PortMap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortMap.ProtoReflect.Descriptor instead.
 func (*PortMap) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{4}
+	return file_daemon_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PortMap) GetLocal() uint32 {
@@ -762,7 +852,7 @@ type Publish struct {
 
 func (x *Publish) Reset() {
 	*x = Publish{}
-	mi := &file_daemon_proto_msgTypes[5]
+	mi := &file_daemon_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -774,7 +864,7 @@ func (x *Publish) String() string {
 func (*Publish) ProtoMessage() {}
 
 func (x *Publish) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[5]
+	mi := &file_daemon_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -787,7 +877,7 @@ func (x *Publish) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Publish.ProtoReflect.Descriptor instead.
 func (*Publish) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{5}
+	return file_daemon_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Publish) GetAddress() string {
@@ -829,7 +919,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_daemon_proto_msgTypes[6]
+	mi := &file_daemon_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -841,7 +931,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[6]
+	mi := &file_daemon_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -854,7 +944,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{6}
+	return file_daemon_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Port) GetNumber() uint32 {
@@ -881,7 +971,7 @@ type ChildStarted struct {
 
 func (x *ChildStarted) Reset() {
 	*x = ChildStarted{}
-	mi := &file_daemon_proto_msgTypes[7]
+	mi := &file_daemon_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -893,7 +983,7 @@ func (x *ChildStarted) String() string {
 func (*ChildStarted) ProtoMessage() {}
 
 func (x *ChildStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[7]
+	mi := &file_daemon_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -906,7 +996,7 @@ func (x *ChildStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChildStarted.ProtoReflect.Descriptor instead.
 func (*ChildStarted) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{7}
+	return file_daemon_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ChildStarted) GetPid() int64 {
@@ -928,7 +1018,7 @@ type ChildExited struct {
 
 func (x *ChildExited) Reset() {
 	*x = ChildExited{}
-	mi := &file_daemon_proto_msgTypes[8]
+	mi := &file_daemon_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -940,7 +1030,7 @@ func (x *ChildExited) String() string {
 func (*ChildExited) ProtoMessage() {}
 
 func (x *ChildExited) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[8]
+	mi := &file_daemon_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -953,7 +1043,7 @@ func (x *ChildExited) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChildExited.ProtoReflect.Descriptor instead.
 func (*ChildExited) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{8}
+	return file_daemon_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ChildExited) GetCode() int32 {
@@ -987,7 +1077,7 @@ type ChildRestarting struct {
 
 func (x *ChildRestarting) Reset() {
 	*x = ChildRestarting{}
-	mi := &file_daemon_proto_msgTypes[9]
+	mi := &file_daemon_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -999,7 +1089,7 @@ func (x *ChildRestarting) String() string {
 func (*ChildRestarting) ProtoMessage() {}
 
 func (x *ChildRestarting) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[9]
+	mi := &file_daemon_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1012,7 +1102,7 @@ func (x *ChildRestarting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChildRestarting.ProtoReflect.Descriptor instead.
 func (*ChildRestarting) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{9}
+	return file_daemon_proto_rawDescGZIP(), []int{10}
 }
 
 // End asks the daemon to end the session.
@@ -1026,7 +1116,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_daemon_proto_msgTypes[10]
+	mi := &file_daemon_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1038,7 +1128,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[10]
+	mi := &file_daemon_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1051,7 +1141,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{10}
+	return file_daemon_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *End) GetReason() string {
@@ -1082,7 +1172,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_daemon_proto_msgTypes[11]
+	mi := &file_daemon_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1094,7 +1184,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[11]
+	mi := &file_daemon_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1107,7 +1197,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{11}
+	return file_daemon_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Event) GetSession() string {
@@ -1263,7 +1353,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_daemon_proto_msgTypes[12]
+	mi := &file_daemon_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1275,7 +1365,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[12]
+	mi := &file_daemon_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1288,7 +1378,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{12}
+	return file_daemon_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Step) GetName() string {
@@ -1337,7 +1427,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_daemon_proto_msgTypes[13]
+	mi := &file_daemon_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1349,7 +1439,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[13]
+	mi := &file_daemon_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1362,7 +1452,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{13}
+	return file_daemon_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Message) GetWarning() bool {
@@ -1408,7 +1498,7 @@ type Prepare struct {
 
 func (x *Prepare) Reset() {
 	*x = Prepare{}
-	mi := &file_daemon_proto_msgTypes[14]
+	mi := &file_daemon_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1420,7 +1510,7 @@ func (x *Prepare) String() string {
 func (*Prepare) ProtoMessage() {}
 
 func (x *Prepare) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[14]
+	mi := &file_daemon_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1433,7 +1523,7 @@ func (x *Prepare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prepare.ProtoReflect.Descriptor instead.
 func (*Prepare) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{14}
+	return file_daemon_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Prepare) GetToken() string {
@@ -1547,7 +1637,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_daemon_proto_msgTypes[15]
+	mi := &file_daemon_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1559,7 +1649,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[15]
+	mi := &file_daemon_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1572,7 +1662,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{15}
+	return file_daemon_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Mount) GetPath() string {
@@ -1615,7 +1705,7 @@ type LogChunk struct {
 
 func (x *LogChunk) Reset() {
 	*x = LogChunk{}
-	mi := &file_daemon_proto_msgTypes[16]
+	mi := &file_daemon_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1627,7 +1717,7 @@ func (x *LogChunk) String() string {
 func (*LogChunk) ProtoMessage() {}
 
 func (x *LogChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[16]
+	mi := &file_daemon_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1640,7 +1730,7 @@ func (x *LogChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogChunk.ProtoReflect.Descriptor instead.
 func (*LogChunk) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{16}
+	return file_daemon_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LogChunk) GetSession() string {
@@ -1673,7 +1763,7 @@ type LogsReply struct {
 
 func (x *LogsReply) Reset() {
 	*x = LogsReply{}
-	mi := &file_daemon_proto_msgTypes[17]
+	mi := &file_daemon_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1685,7 +1775,7 @@ func (x *LogsReply) String() string {
 func (*LogsReply) ProtoMessage() {}
 
 func (x *LogsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[17]
+	mi := &file_daemon_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1698,7 +1788,7 @@ func (x *LogsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsReply.ProtoReflect.Descriptor instead.
 func (*LogsReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{17}
+	return file_daemon_proto_rawDescGZIP(), []int{18}
 }
 
 // Hook is a container's lifecycle hook: one of its fields is set.
@@ -1713,7 +1803,7 @@ type Hook struct {
 
 func (x *Hook) Reset() {
 	*x = Hook{}
-	mi := &file_daemon_proto_msgTypes[18]
+	mi := &file_daemon_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1725,7 +1815,7 @@ func (x *Hook) String() string {
 func (*Hook) ProtoMessage() {}
 
 func (x *Hook) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[18]
+	mi := &file_daemon_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1738,7 +1828,7 @@ func (x *Hook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hook.ProtoReflect.Descriptor instead.
 func (*Hook) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{18}
+	return file_daemon_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Hook) GetCommand() []string {
@@ -1773,7 +1863,7 @@ type HTTPGet struct {
 
 func (x *HTTPGet) Reset() {
 	*x = HTTPGet{}
-	mi := &file_daemon_proto_msgTypes[19]
+	mi := &file_daemon_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1785,7 +1875,7 @@ func (x *HTTPGet) String() string {
 func (*HTTPGet) ProtoMessage() {}
 
 func (x *HTTPGet) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[19]
+	mi := &file_daemon_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1798,7 +1888,7 @@ func (x *HTTPGet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HTTPGet.ProtoReflect.Descriptor instead.
 func (*HTTPGet) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{19}
+	return file_daemon_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *HTTPGet) GetUrl() string {
@@ -1829,7 +1919,7 @@ type Active struct {
 
 func (x *Active) Reset() {
 	*x = Active{}
-	mi := &file_daemon_proto_msgTypes[20]
+	mi := &file_daemon_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1841,7 +1931,7 @@ func (x *Active) String() string {
 func (*Active) ProtoMessage() {}
 
 func (x *Active) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[20]
+	mi := &file_daemon_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1854,7 +1944,7 @@ func (x *Active) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Active.ProtoReflect.Descriptor instead.
 func (*Active) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{20}
+	return file_daemon_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Active) GetTarget() string {
@@ -1895,7 +1985,7 @@ type Restoring struct {
 
 func (x *Restoring) Reset() {
 	*x = Restoring{}
-	mi := &file_daemon_proto_msgTypes[21]
+	mi := &file_daemon_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1907,7 +1997,7 @@ func (x *Restoring) String() string {
 func (*Restoring) ProtoMessage() {}
 
 func (x *Restoring) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[21]
+	mi := &file_daemon_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1920,7 +2010,7 @@ func (x *Restoring) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restoring.ProtoReflect.Descriptor instead.
 func (*Restoring) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{21}
+	return file_daemon_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Restoring) GetReason() string {
@@ -1940,7 +2030,7 @@ type MayRestart struct {
 
 func (x *MayRestart) Reset() {
 	*x = MayRestart{}
-	mi := &file_daemon_proto_msgTypes[22]
+	mi := &file_daemon_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1952,7 +2042,7 @@ func (x *MayRestart) String() string {
 func (*MayRestart) ProtoMessage() {}
 
 func (x *MayRestart) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[22]
+	mi := &file_daemon_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1965,7 +2055,7 @@ func (x *MayRestart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MayRestart.ProtoReflect.Descriptor instead.
 func (*MayRestart) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{22}
+	return file_daemon_proto_rawDescGZIP(), []int{23}
 }
 
 // StopChild asks the command to end its child now: the cluster no longer needs it.
@@ -1980,7 +2070,7 @@ type StopChild struct {
 
 func (x *StopChild) Reset() {
 	*x = StopChild{}
-	mi := &file_daemon_proto_msgTypes[23]
+	mi := &file_daemon_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1992,7 +2082,7 @@ func (x *StopChild) String() string {
 func (*StopChild) ProtoMessage() {}
 
 func (x *StopChild) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[23]
+	mi := &file_daemon_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2005,7 +2095,7 @@ func (x *StopChild) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopChild.ProtoReflect.Descriptor instead.
 func (*StopChild) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{23}
+	return file_daemon_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *StopChild) GetReason() string {
@@ -2046,7 +2136,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_daemon_proto_msgTypes[24]
+	mi := &file_daemon_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2058,7 +2148,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[24]
+	mi := &file_daemon_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2071,7 +2161,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{24}
+	return file_daemon_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Done) GetError() string {
@@ -2138,7 +2228,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_daemon_proto_msgTypes[25]
+	mi := &file_daemon_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2150,7 +2240,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[25]
+	mi := &file_daemon_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2163,7 +2253,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{25}
+	return file_daemon_proto_rawDescGZIP(), []int{26}
 }
 
 type StatusReply struct {
@@ -2178,7 +2268,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_daemon_proto_msgTypes[26]
+	mi := &file_daemon_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2190,7 +2280,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[26]
+	mi := &file_daemon_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2203,7 +2293,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{26}
+	return file_daemon_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *StatusReply) GetPid() int64 {
@@ -2253,14 +2343,16 @@ type Session struct {
 	Ports     []*PortMap `protobuf:"bytes,30,rep,name=ports,proto3" json:"ports,omitempty"`
 	Published []*Publish `protobuf:"bytes,31,rep,name=published,proto3" json:"published,omitempty"`
 	// What docker calls the container in which the process is; empty: it is in none.
-	Container     string `protobuf:"bytes,40,opt,name=container,proto3" json:"container,omitempty"`
+	Container string `protobuf:"bytes,40,opt,name=container,proto3" json:"container,omitempty"`
+	// The session takes nobody's place.
+	Connects      bool `protobuf:"varint,49,opt,name=connects,proto3" json:"connects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_daemon_proto_msgTypes[27]
+	mi := &file_daemon_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2272,7 +2364,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[27]
+	mi := &file_daemon_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2285,7 +2377,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{27}
+	return file_daemon_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Session) GetId() string {
@@ -2393,6 +2485,13 @@ func (x *Session) GetContainer() string {
 	return ""
 }
 
+func (x *Session) GetConnects() bool {
+	if x != nil {
+		return x.Connects
+	}
+	return false
+}
+
 type TargetsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Connection    []byte                 `protobuf:"bytes,1,opt,name=connection,proto3" json:"connection,omitempty"`
@@ -2402,7 +2501,7 @@ type TargetsRequest struct {
 
 func (x *TargetsRequest) Reset() {
 	*x = TargetsRequest{}
-	mi := &file_daemon_proto_msgTypes[28]
+	mi := &file_daemon_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2414,7 +2513,7 @@ func (x *TargetsRequest) String() string {
 func (*TargetsRequest) ProtoMessage() {}
 
 func (x *TargetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[28]
+	mi := &file_daemon_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2427,7 +2526,7 @@ func (x *TargetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsRequest.ProtoReflect.Descriptor instead.
 func (*TargetsRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{28}
+	return file_daemon_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *TargetsRequest) GetConnection() []byte {
@@ -2447,7 +2546,7 @@ type TargetsReply struct {
 
 func (x *TargetsReply) Reset() {
 	*x = TargetsReply{}
-	mi := &file_daemon_proto_msgTypes[29]
+	mi := &file_daemon_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2459,7 +2558,7 @@ func (x *TargetsReply) String() string {
 func (*TargetsReply) ProtoMessage() {}
 
 func (x *TargetsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[29]
+	mi := &file_daemon_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2472,7 +2571,7 @@ func (x *TargetsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsReply.ProtoReflect.Descriptor instead.
 func (*TargetsReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{29}
+	return file_daemon_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *TargetsReply) GetNamespace() string {
@@ -2504,7 +2603,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_daemon_proto_msgTypes[30]
+	mi := &file_daemon_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2516,7 +2615,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[30]
+	mi := &file_daemon_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2529,7 +2628,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{30}
+	return file_daemon_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Target) GetName() string {
@@ -2586,7 +2685,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_daemon_proto_msgTypes[31]
+	mi := &file_daemon_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2598,7 +2697,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[31]
+	mi := &file_daemon_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2611,7 +2710,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{31}
+	return file_daemon_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Mark) GetSession() string {
@@ -2651,7 +2750,7 @@ type NamespacesRequest struct {
 
 func (x *NamespacesRequest) Reset() {
 	*x = NamespacesRequest{}
-	mi := &file_daemon_proto_msgTypes[32]
+	mi := &file_daemon_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2663,7 +2762,7 @@ func (x *NamespacesRequest) String() string {
 func (*NamespacesRequest) ProtoMessage() {}
 
 func (x *NamespacesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[32]
+	mi := &file_daemon_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2676,7 +2775,7 @@ func (x *NamespacesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamespacesRequest.ProtoReflect.Descriptor instead.
 func (*NamespacesRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{32}
+	return file_daemon_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *NamespacesRequest) GetConnection() []byte {
@@ -2695,7 +2794,7 @@ type NamespacesReply struct {
 
 func (x *NamespacesReply) Reset() {
 	*x = NamespacesReply{}
-	mi := &file_daemon_proto_msgTypes[33]
+	mi := &file_daemon_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2707,7 +2806,7 @@ func (x *NamespacesReply) String() string {
 func (*NamespacesReply) ProtoMessage() {}
 
 func (x *NamespacesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[33]
+	mi := &file_daemon_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2720,7 +2819,7 @@ func (x *NamespacesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamespacesReply.ProtoReflect.Descriptor instead.
 func (*NamespacesReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{33}
+	return file_daemon_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *NamespacesReply) GetNames() []string {
@@ -2741,7 +2840,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_daemon_proto_msgTypes[34]
+	mi := &file_daemon_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2753,7 +2852,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[34]
+	mi := &file_daemon_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2766,7 +2865,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{34}
+	return file_daemon_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *LeaveRequest) GetSelector() string {
@@ -2797,7 +2896,7 @@ type RestoreRequest struct {
 
 func (x *RestoreRequest) Reset() {
 	*x = RestoreRequest{}
-	mi := &file_daemon_proto_msgTypes[35]
+	mi := &file_daemon_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2809,7 +2908,7 @@ func (x *RestoreRequest) String() string {
 func (*RestoreRequest) ProtoMessage() {}
 
 func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[35]
+	mi := &file_daemon_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2822,7 +2921,7 @@ func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
 func (*RestoreRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{35}
+	return file_daemon_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RestoreRequest) GetConnection() []byte {
@@ -2861,7 +2960,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_daemon_proto_msgTypes[36]
+	mi := &file_daemon_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2873,7 +2972,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[36]
+	mi := &file_daemon_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2886,7 +2985,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{36}
+	return file_daemon_proto_rawDescGZIP(), []int{37}
 }
 
 type VersionReply struct {
@@ -2901,7 +3000,7 @@ type VersionReply struct {
 
 func (x *VersionReply) Reset() {
 	*x = VersionReply{}
-	mi := &file_daemon_proto_msgTypes[37]
+	mi := &file_daemon_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2913,7 +3012,7 @@ func (x *VersionReply) String() string {
 func (*VersionReply) ProtoMessage() {}
 
 func (x *VersionReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[37]
+	mi := &file_daemon_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2926,7 +3025,7 @@ func (x *VersionReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionReply.ProtoReflect.Descriptor instead.
 func (*VersionReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{37}
+	return file_daemon_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *VersionReply) GetVersion() string {
@@ -2967,7 +3066,7 @@ type QuitRequest struct {
 
 func (x *QuitRequest) Reset() {
 	*x = QuitRequest{}
-	mi := &file_daemon_proto_msgTypes[38]
+	mi := &file_daemon_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2979,7 +3078,7 @@ func (x *QuitRequest) String() string {
 func (*QuitRequest) ProtoMessage() {}
 
 func (x *QuitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[38]
+	mi := &file_daemon_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2992,7 +3091,7 @@ func (x *QuitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuitRequest.ProtoReflect.Descriptor instead.
 func (*QuitRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{38}
+	return file_daemon_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *QuitRequest) GetIfIdle() bool {
@@ -3051,7 +3150,7 @@ const file_daemon_proto_rawDesc = "" +
 	"\rchild_started\x18\x02 \x01(\v2 .teleswap.daemon.v1.ChildStartedH\x00R\fchildStarted\x12D\n" +
 	"\fchild_exited\x18\x03 \x01(\v2\x1f.teleswap.daemon.v1.ChildExitedH\x00R\vchildExited\x12+\n" +
 	"\x03end\x18\x04 \x01(\v2\x17.teleswap.daemon.v1.EndH\x00R\x03endB\t\n" +
-	"\amessage\"\xcb\x02\n" +
+	"\amessage\"\x92\x03\n" +
 	"\x0eConnectRequest\x12\x1e\n" +
 	"\n" +
 	"connection\x18\x01 \x01(\fR\n" +
@@ -3068,7 +3167,15 @@ const file_daemon_proto_rawDesc = "" +
 	"\fin_container\x18\v \x01(\bR\vinContainer\x12%\n" +
 	"\x0econtainer_name\x18\f \x01(\tR\rcontainerName\x12\x1d\n" +
 	"\n" +
-	"no_sandbox\x18\r \x01(\bR\tnoSandbox\"I\n" +
+	"no_sandbox\x18\r \x01(\bR\tnoSandbox\x12E\n" +
+	"\rwhole_machine\x18\x14 \x01(\v2 .teleswap.daemon.v1.WholeMachineR\fwholeMachine\"\xaf\x01\n" +
+	"\fWholeMachine\x12\x16\n" +
+	"\x06warden\x18\x01 \x01(\tR\x06warden\x12\x1f\n" +
+	"\vnever_proxy\x18\x02 \x03(\tR\n" +
+	"neverProxy\x12'\n" +
+	"\x0fallow_conflicts\x18\x03 \x01(\bR\x0eallowConflicts\x12\x10\n" +
+	"\x03map\x18\x04 \x01(\tR\x03map\x12+\n" +
+	"\x11mapped_namespaces\x18\x05 \x03(\tR\x10mappedNamespaces\"I\n" +
 	"\aPortMap\x12\x14\n" +
 	"\x05local\x18\x01 \x01(\rR\x05local\x12\x16\n" +
 	"\x06remote\x18\x02 \x01(\rR\x06remote\x12\x10\n" +
@@ -3180,7 +3287,7 @@ const file_daemon_proto_rawDesc = "" +
 	"\x03pid\x18\x01 \x01(\x03R\x03pid\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x127\n" +
 	"\bsessions\x18\x03 \x03(\v2\x1b.teleswap.daemon.v1.SessionR\bsessions\x120\n" +
-	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xee\x03\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\x8a\x04\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x1c\n" +
@@ -3197,7 +3304,8 @@ const file_daemon_proto_rawDesc = "" +
 	"\acommand\x18\f \x03(\tR\acommand\x121\n" +
 	"\x05ports\x18\x1e \x03(\v2\x1b.teleswap.daemon.v1.PortMapR\x05ports\x129\n" +
 	"\tpublished\x18\x1f \x03(\v2\x1b.teleswap.daemon.v1.PublishR\tpublished\x12\x1c\n" +
-	"\tcontainer\x18( \x01(\tR\tcontainer\"0\n" +
+	"\tcontainer\x18( \x01(\tR\tcontainer\x12\x1a\n" +
+	"\bconnects\x181 \x01(\bR\bconnects\"0\n" +
 	"\x0eTargetsRequest\x12\x1e\n" +
 	"\n" +
 	"connection\x18\x01 \x01(\fR\n" +
@@ -3269,112 +3377,114 @@ func file_daemon_proto_rawDescGZIP() []byte {
 }
 
 var file_daemon_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_daemon_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_daemon_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_daemon_proto_goTypes = []any{
 	(Step_State)(0),               // 0: teleswap.daemon.v1.Step.State
 	(*SwapUp)(nil),                // 1: teleswap.daemon.v1.SwapUp
 	(*SwapRequest)(nil),           // 2: teleswap.daemon.v1.SwapRequest
 	(*ConnectUp)(nil),             // 3: teleswap.daemon.v1.ConnectUp
 	(*ConnectRequest)(nil),        // 4: teleswap.daemon.v1.ConnectRequest
-	(*PortMap)(nil),               // 5: teleswap.daemon.v1.PortMap
-	(*Publish)(nil),               // 6: teleswap.daemon.v1.Publish
-	(*Port)(nil),                  // 7: teleswap.daemon.v1.Port
-	(*ChildStarted)(nil),          // 8: teleswap.daemon.v1.ChildStarted
-	(*ChildExited)(nil),           // 9: teleswap.daemon.v1.ChildExited
-	(*ChildRestarting)(nil),       // 10: teleswap.daemon.v1.ChildRestarting
-	(*End)(nil),                   // 11: teleswap.daemon.v1.End
-	(*Event)(nil),                 // 12: teleswap.daemon.v1.Event
-	(*Step)(nil),                  // 13: teleswap.daemon.v1.Step
-	(*Message)(nil),               // 14: teleswap.daemon.v1.Message
-	(*Prepare)(nil),               // 15: teleswap.daemon.v1.Prepare
-	(*Mount)(nil),                 // 16: teleswap.daemon.v1.Mount
-	(*LogChunk)(nil),              // 17: teleswap.daemon.v1.LogChunk
-	(*LogsReply)(nil),             // 18: teleswap.daemon.v1.LogsReply
-	(*Hook)(nil),                  // 19: teleswap.daemon.v1.Hook
-	(*HTTPGet)(nil),               // 20: teleswap.daemon.v1.HTTPGet
-	(*Active)(nil),                // 21: teleswap.daemon.v1.Active
-	(*Restoring)(nil),             // 22: teleswap.daemon.v1.Restoring
-	(*MayRestart)(nil),            // 23: teleswap.daemon.v1.MayRestart
-	(*StopChild)(nil),             // 24: teleswap.daemon.v1.StopChild
-	(*Done)(nil),                  // 25: teleswap.daemon.v1.Done
-	(*StatusRequest)(nil),         // 26: teleswap.daemon.v1.StatusRequest
-	(*StatusReply)(nil),           // 27: teleswap.daemon.v1.StatusReply
-	(*Session)(nil),               // 28: teleswap.daemon.v1.Session
-	(*TargetsRequest)(nil),        // 29: teleswap.daemon.v1.TargetsRequest
-	(*TargetsReply)(nil),          // 30: teleswap.daemon.v1.TargetsReply
-	(*Target)(nil),                // 31: teleswap.daemon.v1.Target
-	(*Mark)(nil),                  // 32: teleswap.daemon.v1.Mark
-	(*NamespacesRequest)(nil),     // 33: teleswap.daemon.v1.NamespacesRequest
-	(*NamespacesReply)(nil),       // 34: teleswap.daemon.v1.NamespacesReply
-	(*LeaveRequest)(nil),          // 35: teleswap.daemon.v1.LeaveRequest
-	(*RestoreRequest)(nil),        // 36: teleswap.daemon.v1.RestoreRequest
-	(*VersionRequest)(nil),        // 37: teleswap.daemon.v1.VersionRequest
-	(*VersionReply)(nil),          // 38: teleswap.daemon.v1.VersionReply
-	(*QuitRequest)(nil),           // 39: teleswap.daemon.v1.QuitRequest
-	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
+	(*WholeMachine)(nil),          // 5: teleswap.daemon.v1.WholeMachine
+	(*PortMap)(nil),               // 6: teleswap.daemon.v1.PortMap
+	(*Publish)(nil),               // 7: teleswap.daemon.v1.Publish
+	(*Port)(nil),                  // 8: teleswap.daemon.v1.Port
+	(*ChildStarted)(nil),          // 9: teleswap.daemon.v1.ChildStarted
+	(*ChildExited)(nil),           // 10: teleswap.daemon.v1.ChildExited
+	(*ChildRestarting)(nil),       // 11: teleswap.daemon.v1.ChildRestarting
+	(*End)(nil),                   // 12: teleswap.daemon.v1.End
+	(*Event)(nil),                 // 13: teleswap.daemon.v1.Event
+	(*Step)(nil),                  // 14: teleswap.daemon.v1.Step
+	(*Message)(nil),               // 15: teleswap.daemon.v1.Message
+	(*Prepare)(nil),               // 16: teleswap.daemon.v1.Prepare
+	(*Mount)(nil),                 // 17: teleswap.daemon.v1.Mount
+	(*LogChunk)(nil),              // 18: teleswap.daemon.v1.LogChunk
+	(*LogsReply)(nil),             // 19: teleswap.daemon.v1.LogsReply
+	(*Hook)(nil),                  // 20: teleswap.daemon.v1.Hook
+	(*HTTPGet)(nil),               // 21: teleswap.daemon.v1.HTTPGet
+	(*Active)(nil),                // 22: teleswap.daemon.v1.Active
+	(*Restoring)(nil),             // 23: teleswap.daemon.v1.Restoring
+	(*MayRestart)(nil),            // 24: teleswap.daemon.v1.MayRestart
+	(*StopChild)(nil),             // 25: teleswap.daemon.v1.StopChild
+	(*Done)(nil),                  // 26: teleswap.daemon.v1.Done
+	(*StatusRequest)(nil),         // 27: teleswap.daemon.v1.StatusRequest
+	(*StatusReply)(nil),           // 28: teleswap.daemon.v1.StatusReply
+	(*Session)(nil),               // 29: teleswap.daemon.v1.Session
+	(*TargetsRequest)(nil),        // 30: teleswap.daemon.v1.TargetsRequest
+	(*TargetsReply)(nil),          // 31: teleswap.daemon.v1.TargetsReply
+	(*Target)(nil),                // 32: teleswap.daemon.v1.Target
+	(*Mark)(nil),                  // 33: teleswap.daemon.v1.Mark
+	(*NamespacesRequest)(nil),     // 34: teleswap.daemon.v1.NamespacesRequest
+	(*NamespacesReply)(nil),       // 35: teleswap.daemon.v1.NamespacesReply
+	(*LeaveRequest)(nil),          // 36: teleswap.daemon.v1.LeaveRequest
+	(*RestoreRequest)(nil),        // 37: teleswap.daemon.v1.RestoreRequest
+	(*VersionRequest)(nil),        // 38: teleswap.daemon.v1.VersionRequest
+	(*VersionReply)(nil),          // 39: teleswap.daemon.v1.VersionReply
+	(*QuitRequest)(nil),           // 40: teleswap.daemon.v1.QuitRequest
+	(*timestamppb.Timestamp)(nil), // 41: google.protobuf.Timestamp
 }
 var file_daemon_proto_depIdxs = []int32{
 	2,  // 0: teleswap.daemon.v1.SwapUp.request:type_name -> teleswap.daemon.v1.SwapRequest
-	8,  // 1: teleswap.daemon.v1.SwapUp.child_started:type_name -> teleswap.daemon.v1.ChildStarted
-	9,  // 2: teleswap.daemon.v1.SwapUp.child_exited:type_name -> teleswap.daemon.v1.ChildExited
-	11, // 3: teleswap.daemon.v1.SwapUp.end:type_name -> teleswap.daemon.v1.End
-	10, // 4: teleswap.daemon.v1.SwapUp.child_restarting:type_name -> teleswap.daemon.v1.ChildRestarting
-	5,  // 5: teleswap.daemon.v1.SwapRequest.expose:type_name -> teleswap.daemon.v1.PortMap
-	6,  // 6: teleswap.daemon.v1.SwapRequest.publish:type_name -> teleswap.daemon.v1.Publish
-	7,  // 7: teleswap.daemon.v1.SwapRequest.to_pod:type_name -> teleswap.daemon.v1.Port
-	7,  // 8: teleswap.daemon.v1.SwapRequest.from_pod:type_name -> teleswap.daemon.v1.Port
+	9,  // 1: teleswap.daemon.v1.SwapUp.child_started:type_name -> teleswap.daemon.v1.ChildStarted
+	10, // 2: teleswap.daemon.v1.SwapUp.child_exited:type_name -> teleswap.daemon.v1.ChildExited
+	12, // 3: teleswap.daemon.v1.SwapUp.end:type_name -> teleswap.daemon.v1.End
+	11, // 4: teleswap.daemon.v1.SwapUp.child_restarting:type_name -> teleswap.daemon.v1.ChildRestarting
+	6,  // 5: teleswap.daemon.v1.SwapRequest.expose:type_name -> teleswap.daemon.v1.PortMap
+	7,  // 6: teleswap.daemon.v1.SwapRequest.publish:type_name -> teleswap.daemon.v1.Publish
+	8,  // 7: teleswap.daemon.v1.SwapRequest.to_pod:type_name -> teleswap.daemon.v1.Port
+	8,  // 8: teleswap.daemon.v1.SwapRequest.from_pod:type_name -> teleswap.daemon.v1.Port
 	4,  // 9: teleswap.daemon.v1.ConnectUp.request:type_name -> teleswap.daemon.v1.ConnectRequest
-	8,  // 10: teleswap.daemon.v1.ConnectUp.child_started:type_name -> teleswap.daemon.v1.ChildStarted
-	9,  // 11: teleswap.daemon.v1.ConnectUp.child_exited:type_name -> teleswap.daemon.v1.ChildExited
-	11, // 12: teleswap.daemon.v1.ConnectUp.end:type_name -> teleswap.daemon.v1.End
-	13, // 13: teleswap.daemon.v1.Event.step:type_name -> teleswap.daemon.v1.Step
-	14, // 14: teleswap.daemon.v1.Event.message:type_name -> teleswap.daemon.v1.Message
-	15, // 15: teleswap.daemon.v1.Event.prepare:type_name -> teleswap.daemon.v1.Prepare
-	21, // 16: teleswap.daemon.v1.Event.active:type_name -> teleswap.daemon.v1.Active
-	22, // 17: teleswap.daemon.v1.Event.restoring:type_name -> teleswap.daemon.v1.Restoring
-	24, // 18: teleswap.daemon.v1.Event.stop_child:type_name -> teleswap.daemon.v1.StopChild
-	25, // 19: teleswap.daemon.v1.Event.done:type_name -> teleswap.daemon.v1.Done
-	23, // 20: teleswap.daemon.v1.Event.may_restart:type_name -> teleswap.daemon.v1.MayRestart
-	0,  // 21: teleswap.daemon.v1.Step.state:type_name -> teleswap.daemon.v1.Step.State
-	16, // 22: teleswap.daemon.v1.Prepare.mounts:type_name -> teleswap.daemon.v1.Mount
-	19, // 23: teleswap.daemon.v1.Prepare.post_start:type_name -> teleswap.daemon.v1.Hook
-	19, // 24: teleswap.daemon.v1.Prepare.pre_stop:type_name -> teleswap.daemon.v1.Hook
-	20, // 25: teleswap.daemon.v1.Hook.http_get:type_name -> teleswap.daemon.v1.HTTPGet
-	6,  // 26: teleswap.daemon.v1.Active.published:type_name -> teleswap.daemon.v1.Publish
-	28, // 27: teleswap.daemon.v1.StatusReply.sessions:type_name -> teleswap.daemon.v1.Session
-	40, // 28: teleswap.daemon.v1.StatusReply.since:type_name -> google.protobuf.Timestamp
-	40, // 29: teleswap.daemon.v1.Session.since:type_name -> google.protobuf.Timestamp
-	13, // 30: teleswap.daemon.v1.Session.steps:type_name -> teleswap.daemon.v1.Step
-	5,  // 31: teleswap.daemon.v1.Session.ports:type_name -> teleswap.daemon.v1.PortMap
-	6,  // 32: teleswap.daemon.v1.Session.published:type_name -> teleswap.daemon.v1.Publish
-	31, // 33: teleswap.daemon.v1.TargetsReply.targets:type_name -> teleswap.daemon.v1.Target
-	32, // 34: teleswap.daemon.v1.Target.mark:type_name -> teleswap.daemon.v1.Mark
-	40, // 35: teleswap.daemon.v1.Mark.since:type_name -> google.protobuf.Timestamp
-	1,  // 36: teleswap.daemon.v1.Daemon.Swap:input_type -> teleswap.daemon.v1.SwapUp
-	3,  // 37: teleswap.daemon.v1.Daemon.Connect:input_type -> teleswap.daemon.v1.ConnectUp
-	17, // 38: teleswap.daemon.v1.Daemon.Logs:input_type -> teleswap.daemon.v1.LogChunk
-	26, // 39: teleswap.daemon.v1.Daemon.Status:input_type -> teleswap.daemon.v1.StatusRequest
-	29, // 40: teleswap.daemon.v1.Daemon.Targets:input_type -> teleswap.daemon.v1.TargetsRequest
-	33, // 41: teleswap.daemon.v1.Daemon.Namespaces:input_type -> teleswap.daemon.v1.NamespacesRequest
-	35, // 42: teleswap.daemon.v1.Daemon.Leave:input_type -> teleswap.daemon.v1.LeaveRequest
-	36, // 43: teleswap.daemon.v1.Daemon.Restore:input_type -> teleswap.daemon.v1.RestoreRequest
-	37, // 44: teleswap.daemon.v1.Daemon.Version:input_type -> teleswap.daemon.v1.VersionRequest
-	39, // 45: teleswap.daemon.v1.Daemon.Quit:input_type -> teleswap.daemon.v1.QuitRequest
-	12, // 46: teleswap.daemon.v1.Daemon.Swap:output_type -> teleswap.daemon.v1.Event
-	12, // 47: teleswap.daemon.v1.Daemon.Connect:output_type -> teleswap.daemon.v1.Event
-	18, // 48: teleswap.daemon.v1.Daemon.Logs:output_type -> teleswap.daemon.v1.LogsReply
-	27, // 49: teleswap.daemon.v1.Daemon.Status:output_type -> teleswap.daemon.v1.StatusReply
-	30, // 50: teleswap.daemon.v1.Daemon.Targets:output_type -> teleswap.daemon.v1.TargetsReply
-	34, // 51: teleswap.daemon.v1.Daemon.Namespaces:output_type -> teleswap.daemon.v1.NamespacesReply
-	12, // 52: teleswap.daemon.v1.Daemon.Leave:output_type -> teleswap.daemon.v1.Event
-	12, // 53: teleswap.daemon.v1.Daemon.Restore:output_type -> teleswap.daemon.v1.Event
-	38, // 54: teleswap.daemon.v1.Daemon.Version:output_type -> teleswap.daemon.v1.VersionReply
-	12, // 55: teleswap.daemon.v1.Daemon.Quit:output_type -> teleswap.daemon.v1.Event
-	46, // [46:56] is the sub-list for method output_type
-	36, // [36:46] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	9,  // 10: teleswap.daemon.v1.ConnectUp.child_started:type_name -> teleswap.daemon.v1.ChildStarted
+	10, // 11: teleswap.daemon.v1.ConnectUp.child_exited:type_name -> teleswap.daemon.v1.ChildExited
+	12, // 12: teleswap.daemon.v1.ConnectUp.end:type_name -> teleswap.daemon.v1.End
+	5,  // 13: teleswap.daemon.v1.ConnectRequest.whole_machine:type_name -> teleswap.daemon.v1.WholeMachine
+	14, // 14: teleswap.daemon.v1.Event.step:type_name -> teleswap.daemon.v1.Step
+	15, // 15: teleswap.daemon.v1.Event.message:type_name -> teleswap.daemon.v1.Message
+	16, // 16: teleswap.daemon.v1.Event.prepare:type_name -> teleswap.daemon.v1.Prepare
+	22, // 17: teleswap.daemon.v1.Event.active:type_name -> teleswap.daemon.v1.Active
+	23, // 18: teleswap.daemon.v1.Event.restoring:type_name -> teleswap.daemon.v1.Restoring
+	25, // 19: teleswap.daemon.v1.Event.stop_child:type_name -> teleswap.daemon.v1.StopChild
+	26, // 20: teleswap.daemon.v1.Event.done:type_name -> teleswap.daemon.v1.Done
+	24, // 21: teleswap.daemon.v1.Event.may_restart:type_name -> teleswap.daemon.v1.MayRestart
+	0,  // 22: teleswap.daemon.v1.Step.state:type_name -> teleswap.daemon.v1.Step.State
+	17, // 23: teleswap.daemon.v1.Prepare.mounts:type_name -> teleswap.daemon.v1.Mount
+	20, // 24: teleswap.daemon.v1.Prepare.post_start:type_name -> teleswap.daemon.v1.Hook
+	20, // 25: teleswap.daemon.v1.Prepare.pre_stop:type_name -> teleswap.daemon.v1.Hook
+	21, // 26: teleswap.daemon.v1.Hook.http_get:type_name -> teleswap.daemon.v1.HTTPGet
+	7,  // 27: teleswap.daemon.v1.Active.published:type_name -> teleswap.daemon.v1.Publish
+	29, // 28: teleswap.daemon.v1.StatusReply.sessions:type_name -> teleswap.daemon.v1.Session
+	41, // 29: teleswap.daemon.v1.StatusReply.since:type_name -> google.protobuf.Timestamp
+	41, // 30: teleswap.daemon.v1.Session.since:type_name -> google.protobuf.Timestamp
+	14, // 31: teleswap.daemon.v1.Session.steps:type_name -> teleswap.daemon.v1.Step
+	6,  // 32: teleswap.daemon.v1.Session.ports:type_name -> teleswap.daemon.v1.PortMap
+	7,  // 33: teleswap.daemon.v1.Session.published:type_name -> teleswap.daemon.v1.Publish
+	32, // 34: teleswap.daemon.v1.TargetsReply.targets:type_name -> teleswap.daemon.v1.Target
+	33, // 35: teleswap.daemon.v1.Target.mark:type_name -> teleswap.daemon.v1.Mark
+	41, // 36: teleswap.daemon.v1.Mark.since:type_name -> google.protobuf.Timestamp
+	1,  // 37: teleswap.daemon.v1.Daemon.Swap:input_type -> teleswap.daemon.v1.SwapUp
+	3,  // 38: teleswap.daemon.v1.Daemon.Connect:input_type -> teleswap.daemon.v1.ConnectUp
+	18, // 39: teleswap.daemon.v1.Daemon.Logs:input_type -> teleswap.daemon.v1.LogChunk
+	27, // 40: teleswap.daemon.v1.Daemon.Status:input_type -> teleswap.daemon.v1.StatusRequest
+	30, // 41: teleswap.daemon.v1.Daemon.Targets:input_type -> teleswap.daemon.v1.TargetsRequest
+	34, // 42: teleswap.daemon.v1.Daemon.Namespaces:input_type -> teleswap.daemon.v1.NamespacesRequest
+	36, // 43: teleswap.daemon.v1.Daemon.Leave:input_type -> teleswap.daemon.v1.LeaveRequest
+	37, // 44: teleswap.daemon.v1.Daemon.Restore:input_type -> teleswap.daemon.v1.RestoreRequest
+	38, // 45: teleswap.daemon.v1.Daemon.Version:input_type -> teleswap.daemon.v1.VersionRequest
+	40, // 46: teleswap.daemon.v1.Daemon.Quit:input_type -> teleswap.daemon.v1.QuitRequest
+	13, // 47: teleswap.daemon.v1.Daemon.Swap:output_type -> teleswap.daemon.v1.Event
+	13, // 48: teleswap.daemon.v1.Daemon.Connect:output_type -> teleswap.daemon.v1.Event
+	19, // 49: teleswap.daemon.v1.Daemon.Logs:output_type -> teleswap.daemon.v1.LogsReply
+	28, // 50: teleswap.daemon.v1.Daemon.Status:output_type -> teleswap.daemon.v1.StatusReply
+	31, // 51: teleswap.daemon.v1.Daemon.Targets:output_type -> teleswap.daemon.v1.TargetsReply
+	35, // 52: teleswap.daemon.v1.Daemon.Namespaces:output_type -> teleswap.daemon.v1.NamespacesReply
+	13, // 53: teleswap.daemon.v1.Daemon.Leave:output_type -> teleswap.daemon.v1.Event
+	13, // 54: teleswap.daemon.v1.Daemon.Restore:output_type -> teleswap.daemon.v1.Event
+	39, // 55: teleswap.daemon.v1.Daemon.Version:output_type -> teleswap.daemon.v1.VersionReply
+	13, // 56: teleswap.daemon.v1.Daemon.Quit:output_type -> teleswap.daemon.v1.Event
+	47, // [47:57] is the sub-list for method output_type
+	37, // [37:47] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_daemon_proto_init() }
@@ -3395,7 +3505,7 @@ func file_daemon_proto_init() {
 		(*ConnectUp_ChildExited)(nil),
 		(*ConnectUp_End)(nil),
 	}
-	file_daemon_proto_msgTypes[11].OneofWrappers = []any{
+	file_daemon_proto_msgTypes[12].OneofWrappers = []any{
 		(*Event_Step)(nil),
 		(*Event_Message)(nil),
 		(*Event_Prepare)(nil),
@@ -3411,7 +3521,7 @@ func file_daemon_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_daemon_proto_rawDesc), len(file_daemon_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   39,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
