@@ -8,6 +8,9 @@
 //
 // Debian's nodejs and python3-debugpy, for the tests of their debuggers, which are skipped without them, and say so.
 //
+// sudo, dbus and systemd-resolved, for the tests of a whole machine that is connected: they start the latter two in namespaces of their
+// own. Debian's package of systemd-resolved changes /etc/resolv.conf of the machine; .ci/run shows how to keep it.
+//
 // Docker Engine (Debian's docker.io), for the tests of docker run: they start a dockerd of their own on the laptop, with all
 // its files in the run's folder, and end it. Without it they are skipped, and say so.
 //
