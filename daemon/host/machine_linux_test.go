@@ -191,6 +191,7 @@ func playDaemon(dir string) int {
 	ctx := context.Background()
 	err := func() error {
 		cfg := config()
+		cfg.AllowConflicts = os.Getenv("HOST_TEST_ALLOW") != ""
 		if text := os.Getenv("HOST_TEST_MAP"); text != "" {
 			cfg.Map = netip.MustParsePrefix(text)
 		}
@@ -341,6 +342,96 @@ func lookUp(name string) (string, error) {
 	return string(first), err
 }
 
+// startResolved makes the machine one whose names systemd-resolved looks up.
+func startResolved(t *testing.T) {
+	t.Helper()
+	const resolved = "/lib/systemd/systemd-resolved"
+	for _, program := range []string{resolved, "/usr/bin/dbus-daemon"} {
+		if _, err := os.Stat(program); err != nil {
+			t.Skipf("%v: install systemd-resolved and dbus (Debian's names)", err)
+		}
+	}
+	etc := filepath.Join(t.TempDir(), "etc")
+	run(t, "cp", "-a", "/etc", etc)
+	for _, err := range []error{
+		os.WriteFile(filepath.Join(etc, "systemd/resolved.conf"), []byte("[Resolve]\nDNS=127.0.0.1\nFallbackDNS=\nLLMNR=no\nMulticastDNS=no\nDNSSEC=no\n"), 0o644),
+		os.WriteFile(filepath.Join(etc, "nsswitch.conf"), []byte("passwd: files\ngroup: files\nhosts: files dns\n"), 0o644),
+		unix.Unmount("/etc/resolv.conf", 0), os.Remove(filepath.Join(etc, "resolv.conf")),
+		os.Symlink("../run/systemd/resolve/stub-resolv.conf", filepath.Join(etc, "resolv.conf")),
+		unix.Mount(etc, "/etc", "", unix.MS_BIND, ""),
+		os.MkdirAll("/run/dbus", 0o755), os.MkdirAll("/run/systemd", 0o755),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, step := range []struct{ argv, appears string }{
+		{"/usr/bin/dbus-daemon --system --nofork --nopidfile", "/run/dbus/system_bus_socket"},
+		{resolved, "/run/systemd/resolve/stub-resolv.conf"},
+	} {
+		argv := strings.Fields(step.argv)
+		cmd := exec.Command(argv[0], argv[1:]...)
+		cmd.Stderr = os.Stderr
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _, _ = cmd.Process.Kill(), cmd.Wait() })
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			if _, err := os.Stat(step.appears); err == nil {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s did not make %s", argv[0], step.appears)
+			}
+		}
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		got, err := lookUp("public.example.com")
+		if err == nil && got == "192.0.2.10" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("systemd-resolved does not look up: %q, %v", got, err)
+		}
+	}
+}
+
+// TestWholeMachineResolved: a real systemd-resolved asks us for the cluster's names, and for no others.
+func TestWholeMachineResolved(t *testing.T) {
+	if !onOwnMachine(t) {
+		return
+	}
+	startResolved(t)
+	was := machineState(t)
+	p := play(t)
+	p.until("connected")
+	if said := strings.Join(p.said, "\n"); !strings.Contains(said, "systemd-resolved: it points at /run/systemd/resolve/stub-resolv.conf") {
+		t.Errorf("it said %s", said)
+	}
+	for name, want := range map[string]string{
+		"service-b": "10.96.0.7", "service-b.shop": "10.96.0.7", "db.data": "10.96.0.8", "db.data.svc.cluster.local": "10.96.0.8",
+		"public.example.com": "192.0.2.10", "nowhere.example.com": "", "nowhere": "",
+	} {
+		if got, _ := lookUp(name); got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+	p.kill(true, true) // resolved sees the device go
+	p.end()
+	backAsBefore(t, was)
+	if got, err := lookUp("public.example.com"); got != "192.0.2.10" {
+		t.Errorf("a name outside, after all was killed: %q, %v", got, err)
+	}
+	p = play(t)
+	p.until("connected")
+	p.end()
+	if last := p.said[len(p.said)-1]; last != "ended" {
+		t.Errorf("it said %q", p.said)
+	}
+	backAsBefore(t, was)
+}
+
 func TestWholeMachine(t *testing.T) {
 	if !onOwnMachine(t) {
 		return
@@ -473,7 +564,7 @@ func watchOutside(stop <-chan struct{}) string {
 	}
 }
 
-func TestMappedMachine(t *testing.T) {
+func TestConflictsOfAMachine(t *testing.T) {
 	if !onOwnMachine(t) {
 		return
 	}
@@ -484,7 +575,19 @@ func TestMappedMachine(t *testing.T) {
 	if _, err := Prepare(t.Context(), config()); err == nil || !strings.Contains(err.Error(), "Docker, device docker0") {
 		t.Errorf("the conflict: %v", err)
 	}
-	p := play(t, "HOST_TEST_MAP=198.19.0.0/16")
+	p := play(t, "HOST_TEST_ALLOW=yes")
+	p.until("connected")
+	allowed, err := net.Dial("tcp", "10.96.0.7:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(allowed); err != nil || string(got) != "this is 10.96.0.7:80" {
+		t.Errorf("%q, %v", got, err)
+	}
+	_ = allowed.Close()
+	p.end()
+	backAsBefore(t, was)
+	p = play(t, "HOST_TEST_MAP=198.19.0.0/16")
 	p.until("connected")
 	if got, err := lookUp("service-b"); got != "198.19.0.1" {
 		t.Errorf("%q, %v", got, err)

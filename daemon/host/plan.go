@@ -206,6 +206,7 @@ func outdo(wanted []netip.Prefix, conflicts []Conflict) []netip.Prefix {
 		}
 		if lower, upper, ok := halves(r); ok {
 			out = append(out, lower, upper)
+			out = slices.DeleteFunc(out, func(p netip.Prefix) bool { return p == r }) // there can be one route only
 		}
 	}
 	slices.SortFunc(out, comparePrefix)
