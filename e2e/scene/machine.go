@@ -123,7 +123,7 @@ func (m *Machine) writeEtc(kind MachineKind) {
 		files["systemd/resolved.conf"] = "[Resolve]\nDNS=" + nameserver + "\nFallbackDNS=\nLLMNR=no\nMulticastDNS=no\nDNSSEC=no\n"
 	}
 	if kind.Sudo {
-		files["sudoers"] = fmt.Sprintf("#%d ALL=(root) NOPASSWD: ALL\n", m.w.User.UID)
+		files["sudoers"] = userName + " ALL=(root) NOPASSWD: ALL\n" // all worlds' users have the same name
 		files["pam.d/sudo"] = "auth sufficient pam_permit.so\naccount sufficient pam_permit.so\nsession sufficient pam_permit.so\n"
 	}
 	for name, content := range files {
@@ -148,8 +148,8 @@ func (m *Machine) writeEtc(kind MachineKind) {
 func (m *Machine) startHolder(dir, server, with string) {
 	m.w.T.Helper()
 	cmd := exec.Command("unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", machineScript, "sh", dir, server, m.Address, with)
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
+	stderr := &output{}
+	cmd.Stderr = stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stdin, err := cmd.StdinPipe()
 	m.w.must(err, "make the machine")
