@@ -66,12 +66,14 @@ ip addr add "$2/32" dev lo
 ip addr add "$3/32" dev lo
 if [ "$4" = resolved ]; then
 	dbus-daemon --system --nofork --nopidfile &
+	bus=$!
 	while [ ! -e /run/dbus/system_bus_socket ]; do kill -0 $!; done
 	/lib/systemd/systemd-resolved &
+	names=$!
 fi
 touch "$1/ready"
 cat
-[ -z "$(jobs -p)" ] || kill $(jobs -p)
+[ -z "$bus" ] || kill $names $bus
 wait`
 
 // OwnMachine gives the world a machine of its own: all that it starts from now on runs there. It is taken down at the test's end.
