@@ -283,6 +283,97 @@ func TestConnectRefused(t *testing.T) {
 	w.WaitUnchanged()
 }
 
+// TestConnectWithoutASandbox gives the command a proxy into the cluster, and nothing else.
+func TestConnectWithoutASandbox(t *testing.T) {
+	w := connectWorld(t)
+	run := w.Teleswap("connect", "--no-sandbox", "--", "curl", "-sS", "-o", "/dev/null", "-w", "%{http_code} %{remote_ip}", "http://peer:5100/self")
+	run.WaitEnd(0)
+	if got := run.Stdout(); got != "200 127.0.0.1" {
+		t.Errorf("through the proxy: %q", got)
+	}
+	w.WaitUnchanged()
+}
+
+// TestConnectEntered: what enters a swap enters a connect, too.
+func TestConnectEntered(t *testing.T) {
+	w := connectWorld(t)
+	run := connected(w, "exec sleep 600")
+	if got := w.Output("exec", "connect", "--", "curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "http://peer:5100/self"); got != "200" {
+		t.Errorf("a command beside it: %q", got)
+	}
+	run.SignalGroup(sigint)
+	run.Wait()
+	w.WaitUnchanged()
+}
+
+// TestConnectUnderLimits: a ResourceQuota that wants everything asked for, and a LimitRange that gives it.
+func TestConnectUnderLimits(t *testing.T) {
+	w := connectWorld(t)
+	w.Apply(`
+apiVersion: v1
+kind: LimitRange
+metadata: {name: small}
+spec: {limits: [{type: Container, default: {cpu: 500m, memory: 128Mi}, max: {cpu: "1", memory: 512Mi}}]}
+---
+apiVersion: v1
+kind: ResourceQuota
+metadata: {name: all}
+spec: {hard: {limits.cpu: "4", limits.memory: 2Gi, pods: "2"}}
+`)
+	w.Freeze()
+	w.Eventually("the quota to be counted", func() string {
+		if w.Kubectl("get", "resourcequota", "all", "-o", `jsonpath={.status.used.pods}`) == "1" {
+			return ""
+		}
+		return "not yet"
+	})
+	w.Output("connect", "--", "curl", "-sS", "-o", "/dev/null", "http://peer:5100/self")
+	w.WaitUnchanged()
+	w.Kubectl("patch", "resourcequota", "all", "-p", `{"spec":{"hard":{"pods":"1"}}}`)
+	w.Eventually("the quota to be full", func() string {
+		if w.Kubectl("get", "resourcequota", "all", "-o", `jsonpath={.status.hard.pods}`) == "1" {
+			return ""
+		}
+		return "not yet"
+	})
+	refused(t, w.Teleswap("connect", "--", "true"), 1, "exceeded quota", "25m of CPU", "--namespace")
+	w.WaitUnchanged()
+}
+
+// inClusterScene is a pod in which somebody works, as in an IDE that runs in the cluster, with the role edit.
+const inClusterScene = `
+apiVersion: v1
+kind: Pod
+metadata: {name: ide, labels: {app: ide}}
+spec:
+  terminationGracePeriodSeconds: 1
+  serviceAccountName: editor
+  containers:
+  - name: ide
+    image: TELESWAP
+    imagePullPolicy: IfNotPresent
+    command: [/bin/probe, -sleep]
+    env:
+    - {name: HOME, value: /home/dev}
+    - {name: TELESWAP_AGENT_IMAGE, value: "{AGENT}"}
+    securityContext: RESTRICTED
+    volumeMounts: [{name: home, mountPath: /home/dev}, {name: home, mountPath: /tmp}]
+  volumes: [{name: home, emptyDir: {}}]
+`
+
+// TestConnectInTheCluster works from a pod without a kubeconfig, by its ServiceAccount, from pod to pod.
+func TestConnectInTheCluster(t *testing.T) {
+	w := newWorld(t)
+	w.Apply(account("editor") + roleBinding("editor", "ClusterRole", "edit"))
+	w.Apply(strings.NewReplacer("RESTRICTED", restrictedContext, "{AGENT}", w.Lab.Images.Agent).Replace(inClusterScene))
+	w.PodIP("app=ide")
+	w.Freeze()
+	// The command sees the session that it runs in.
+	status := w.Exec("app=ide", "ide", "teleswap", "connect", "--no-sandbox", "--", "teleswap", "status")
+	contains(t, "status", status, "connect", w.Namespace, "pod-ip")
+	w.WaitUnchanged()
+}
+
 // fifo makes a named pipe of the user's, which this process keeps open.
 func fifo(w *scene.World) string {
 	w.T.Helper()

@@ -226,6 +226,7 @@ func oldTarget(m *oldMeaning, l oldLine, w oldWorld) error {
 	case l.has("--new-deployment"):
 		m.args = append(m.args, "--new", l.last("--new-deployment"))
 	default:
+		// Not connect: the old tool's command had the variables and the ServiceAccount's files of its pod, and --expose worked.
 		m.args = append(m.args, "--new", w.name())
 	}
 	for _, name := range []string{"--context", "--namespace", "--serviceaccount"} {

@@ -124,9 +124,12 @@ type Object struct {
 func (o Object) String() string { return o.Kind.String() + "/" + o.Name }
 
 // MeansTarget tells whether a selector is one of the ways to write a target: KIND/NAME, NAME, or with a container behind it as the
-// target has one.
+// target has one. What has no kind (a connect) is written as it is.
 func MeansTarget(selector, target string) bool {
-	kind, bare, _ := strings.Cut(target, "/")
+	kind, bare, isObject := strings.Cut(target, "/")
+	if !isObject {
+		return selector == target
+	}
 	name, _, _ := strings.Cut(bare, ":")
 	said, selected, hasKind := strings.Cut(selector, "/")
 	if !hasKind {

@@ -403,3 +403,24 @@ func allow(t *testing.T, c *Cluster) context.Context {
 	})
 	return t.Context()
 }
+
+func TestMeansTarget(t *testing.T) {
+	for _, tc := range []struct {
+		selector, target string
+		want             bool
+	}{
+		{"web", "deployment/web:app", true},
+		{"deploy/web", "deployment/web:app", true},
+		{"web:app", "deployment/web:app", true},
+		{"sts/web", "deployment/web:app", false},
+		{"app", "deployment/web:app", false},
+		{"connect", "connect", true},
+		{"connect", "deployment/connect:app", true},
+		{"con", "connect", false},
+		{"connect --proxy", "connect --proxy", true},
+	} {
+		if got := MeansTarget(tc.selector, tc.target); got != tc.want {
+			t.Errorf("%q means %q: %v, want %v", tc.selector, tc.target, got, tc.want)
+		}
+	}
+}

@@ -25,6 +25,7 @@ func extraImages() map[string]func(*Lab, context.Context) (string, error) {
 		"SERVERS":    (*Lab).buildServers,
 		"CONTROLLER": (*Lab).buildController,
 		"QUIC":       (*Lab).buildQUIC,
+		"TELESWAP":   (*Lab).buildTeleswap,
 	}
 }
 
@@ -67,6 +68,16 @@ func (l *Lab) buildQUIC(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return l.buildExtra(ctx, "quic", "--entrypoint", "/quic", "--file", program+":/quic:0755", "--user", "65532:65532")
+}
+
+// buildTeleswap is the command line itself, for an IDE's pod, say.
+func (l *Lab) buildTeleswap(ctx context.Context) (string, error) {
+	program, err := l.program(ctx, "./cmd/teleswap")
+	if err != nil {
+		return "", err
+	}
+	return l.buildExtra(ctx, "teleswap", "--entrypoint", "/bin/teleswap", "--file", program+":/bin/teleswap:0755",
+		"--file", l.Bin.Probe+":/bin/probe:0755", "--user", "65532:65532", "--env", "PATH=/bin")
 }
 
 // buildExtra writes an image and gives it to the cluster.
