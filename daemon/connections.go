@@ -1,7 +1,9 @@
 package daemon
 
 import (
+	"context"
 	"encoding/json"
+	"io"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -26,14 +28,16 @@ func (s *service) Connect(stream grpc.BidiStreamingServer[api.ConnectUp, api.Eve
 	if err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
-	var use session.Use // nil: the command runs in the connection
-	whole := req.GetWholeMachine()
-	switch {
-	case whole != nil:
-		use = s.wholeUse(req, whole)
-	case req.GetSandbox(), req.GetInContainer(), req.GetNoSandbox():
-	default:
-		return status.Error(codes.InvalidArgument, "the request does not say what the connection is for; are the command and the daemon of one version?")
+	use, err := s.useOf(stream.Context(), req)
+	if err != nil {
+		return failed(err)
+	}
+	if held, ok := use.(io.Closer); ok { // what it holds from the first is held until the session is over, whether it began or not
+		defer func() {
+			if err := held.Close(); err != nil {
+				s.cfg.Logger.Warn("close what a connection was for", "error", err)
+			}
+		}()
 	}
 	sess, events, err := s.sessions.Connect(stream.Context(), session.Request{
 		Connection: json.RawMessage(req.GetConnection()), Image: req.GetAgentImage(), PullPolicy: req.GetAgentPullPolicy(),
@@ -59,4 +63,21 @@ func (s *service) Connect(stream grpc.BidiStreamingServer[api.ConnectUp, api.Eve
 		return nil
 	})
 	return nil
+}
+
+// useOf is what a connection is for; nil: the command that was asked for runs in it.
+func (s *service) useOf(ctx context.Context, req *api.ConnectRequest) (session.Use, error) {
+	switch {
+	case req.GetSandbox() || req.GetInContainer() || req.GetNoSandbox():
+		return nil, nil
+	case req.GetWholeMachine() != nil:
+		return s.wholeUse(req, req.GetWholeMachine()), nil
+	case req.GetProxy() != nil || len(req.GetForwards()) > 0:
+		o, err := newOutlets(ctx, s.cfg, req)
+		if err != nil { // a nil *outlets would be no nil Use
+			return nil, err
+		}
+		return o, nil
+	}
+	return nil, status.Error(codes.InvalidArgument, "the request does not say what the connection is for; are the command and the daemon of one version?")
 }

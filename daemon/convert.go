@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/teleswap/teleswap/daemon/api"
 	"github.com/teleswap/teleswap/daemon/kube"
+	"github.com/teleswap/teleswap/daemon/ports"
 	"github.com/teleswap/teleswap/daemon/sandbox"
 	"github.com/teleswap/teleswap/daemon/session"
 )
@@ -148,18 +150,24 @@ func isBadInput(err error) bool {
 	var publish *session.PublishError
 	var made *kube.NewError
 	var taken *session.PortTakenError
-	return errors.As(err, &taken) || errors.As(err, &notFound) || errors.As(err, &noContainer) || errors.As(err, &several) ||
+	var held *ports.TakenError
+	var open *ports.OpenError
+	return errors.As(err, &held) || errors.As(err, &open) ||
+		errors.As(err, &taken) || errors.As(err, &notFound) || errors.As(err, &noContainer) || errors.As(err, &several) ||
 		errors.As(err, &swapped) || errors.As(err, &none) || errors.As(err, &unsupported) || errors.As(err, &ambiguous) ||
 		errors.As(err, &port) || errors.As(err, &publish) || errors.As(err, &made)
 }
 
-func sessionOf(st session.Status) *api.Session {
+func sessionOf(st session.Status, m session.Measured) *api.Session {
 	out := &api.Session{
 		Id: st.ID, Target: st.Target, Namespace: st.Namespace, Context: st.Context, State: st.State.String(),
 		Since: timestamppb.New(st.Since), Pid: int64(st.PID), Transport: st.Transport, AgentPod: st.AgentPod,
 		Problem: st.Problem, Command: st.Command, Ports: mapsOf(st.Ports), Published: publishedOf(st.Published),
 		Container: st.Container, Connects: st.Connect,
 	}
+	out.Transport = cmp.Or(m.Transport, out.Transport)
+	out.RoundTripMicroseconds = m.RoundTrip.Microseconds()
+	out.BytesIn, out.BytesOut, out.DnsQueries, out.HostChanges = m.In, m.Out, m.Queries, m.Changes
 	for _, step := range st.Steps {
 		out.Steps = append(out.Steps, stepOf(step))
 	}

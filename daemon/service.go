@@ -230,13 +230,22 @@ func (s *service) Logs(stream grpc.ClientStreamingServer[api.LogChunk, api.LogsR
 	return stream.SendAndClose(&api.LogsReply{})
 }
 
+// measurePatience bounds how long a status waits for the agents' answers.
+const measurePatience = time.Second
+
 // Status implements api.DaemonServer.
-func (s *service) Status(context.Context, *api.StatusRequest) (*api.StatusReply, error) {
+func (s *service) Status(ctx context.Context, _ *api.StatusRequest) (*api.StatusReply, error) {
 	defer s.call()()
 	reply := &api.StatusReply{Pid: int64(os.Getpid()), Version: s.cfg.Version, Since: timestamppb.New(s.since)}
-	for _, sess := range s.sessions.Sessions() {
-		reply.Sessions = append(reply.Sessions, sessionOf(sess.Status()))
+	ctx, cancel := context.WithTimeout(ctx, measurePatience)
+	defer cancel()
+	sessions := s.sessions.Sessions()
+	reply.Sessions = make([]*api.Session, len(sessions))
+	var measuring sync.WaitGroup
+	for i, sess := range sessions {
+		measuring.Go(func() { reply.Sessions[i] = sessionOf(sess.Status(), sess.Measure(ctx)) })
 	}
+	measuring.Wait()
 	return reply, nil
 }
 

@@ -73,6 +73,7 @@ type Examination struct {
 	cluster *kube.Cluster // nil: there is none
 	answers bool          // the API server does
 	boxes   bool          // this machine makes sandboxes
+	serves  bool          // a daemon does
 	// sessions are the ids of those that live in the daemon.
 	sessions map[string]bool
 }

@@ -293,12 +293,18 @@ func TestConflicts(t *testing.T) {
 		{"a default route", p("0.0.0.0/0"), false},
 		{"elsewhere", p("192.168.1.0/24"), false},
 	} {
-		found := conflicts(cluster, []Route{{To: c.to, Device: "tun9", Via: netip.MustParseAddr("192.0.2.1")}})
+		found := conflicts(cluster, nil, []Route{{To: c.to, Device: "tun9", Via: netip.MustParseAddr("192.0.2.1")}})
 		if got := len(found) > 0; got != c.want {
 			t.Errorf("%s: %v", c.name, found)
 		}
 		if c.want && !strings.Contains(strings.Join(found, ""), c.to.String()+" via 192.0.2.1 dev tun9") {
 			t.Errorf("%s: %v does not name the route", c.name, found)
+		}
+	}
+	pods := []netip.Prefix{p("10.244.0.0/16")}
+	for to, want := range map[string]bool{"10.0.0.0/8": true, "10.244.0.0/16": false, "10.244.3.0/24": false, "10.245.0.0/16": false} {
+		if found := conflicts(nil, pods, []Route{{To: p(to), Device: "tun9"}}); (len(found) > 0) != want {
+			t.Errorf("a route to %s and pods: %v", to, found)
 		}
 	}
 	routes, err := machineRoutes()

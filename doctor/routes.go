@@ -37,9 +37,9 @@ func (e *Examination) checkRoutes(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerPatience)
 	defer cancel()
-	ranges, err := e.cluster.ServiceCIDRs(ctx)
-	if err != nil || len(ranges) == 0 {
-		e.note(check, "not checked: the cluster does not tell its Services' range", "")
+	ranges := e.cluster.Ranges(ctx)
+	if len(ranges.Services)+len(ranges.Pods) == 0 {
+		e.note(check, "not checked: the cluster's addresses are not known", "")
 		return
 	}
 	routes, err := machineRoutes()
@@ -47,31 +47,32 @@ func (e *Examination) checkRoutes(ctx context.Context) {
 		e.note(check, "not checked: "+err.Error(), "")
 		return
 	}
-	if found := conflicts(ranges, routes); len(found) > 0 {
+	if found := conflicts(ranges.Services, ranges.Pods, routes); len(found) > 0 {
 		e.not(check, strings.Join(found, "; "), "processes in a sandbox and those that use a proxy are not concerned; for the whole laptop take the VPN or the bridge "+
 			"of that route down, or give it another range")
 		return
 	}
-	e.ok(check, fmt.Sprintf("none of this machine's routes meets the Services' %s", joined(ranges)))
+	e.ok(check, "none of this machine's routes takes the cluster's addresses away: "+ranges.How)
 }
 
-// conflicts names the routes that meet one of the ranges.
-func conflicts(ranges []netip.Prefix, routes []Route) []string {
+// conflicts names the routes that meet the cluster's addresses: nobody else has a route to a Service's; one to pods that is no wider
+// than their range may be the cluster's own, which leads this machine there.
+func conflicts(services, pods []netip.Prefix, routes []Route) []string {
 	var found []string
 	for _, r := range routes {
-		for _, c := range ranges {
-			if r.To.Bits() > 0 && r.To.Overlaps(c) {
-				found = append(found, fmt.Sprintf("the route %s meets the cluster's %s", r, c))
+		if r.To.Bits() == 0 {
+			continue
+		}
+		for _, c := range services {
+			if r.To.Overlaps(c) {
+				found = append(found, fmt.Sprintf("the route %s meets the Services' %s", r, c))
+			}
+		}
+		for _, c := range pods {
+			if r.To.Overlaps(c) && r.To.Bits() < c.Bits() {
+				found = append(found, fmt.Sprintf("the route %s meets the pods' %s", r, c))
 			}
 		}
 	}
 	return found
-}
-
-func joined(prefixes []netip.Prefix) string {
-	texts := make([]string, 0, len(prefixes))
-	for _, p := range prefixes {
-		texts = append(texts, p.String())
-	}
-	return strings.Join(texts, ", ")
 }

@@ -20,6 +20,7 @@ type connectOptions struct {
 	shell      bool
 	noSandbox  bool
 	whole      wholeFlags
+	proxy      proxyFlags
 }
 
 // The help of connect.
@@ -33,6 +34,9 @@ Without a command all programs of this machine are connected, until Ctrl-C or te
 network device leads to the cluster's addresses, and the resolver knows its names. That needs root
 (sudo may ask for your password); however it ends, the machine's network is as before.
 
+--proxy opens a proxy into the cluster instead: SOCKS 5 and HTTP on one port of this machine, for
+browsers, database tools and whatever else takes one. It needs no root, and prints the line for a shell.
+
 What it needs in the cluster is one small pod, which all your connections to a namespace share, and
 which goes with the last one, or 5 minutes after this machine is gone.`
 	connectExample = `  teleswap connect -- curl http://service-b:5100/
@@ -40,6 +44,8 @@ which goes with the last one, or 5 minutes after this machine is gone.`
   teleswap connect -n shop -- bash
   teleswap connect --run-shell
   teleswap connect -d
+  teleswap connect --proxy
+  teleswap connect --proxy 127.0.0.1:8888 --proxy-auth ~/.proxy-auth -d
   teleswap connect --docker-run --rm -it postgres psql -h postgres.data -U app`
 )
 
@@ -47,7 +53,7 @@ func (a *app) connectCommand(command []string) *cobra.Command {
 	var o connectOptions
 	var run string
 	cmd := &cobra.Command{
-		Use:               "connect [-- COMMAND… | --run COMMAND… | --run-shell | --docker-run [FLAGS] IMAGE…]",
+		Use:               "connect [-- COMMAND… | --run COMMAND… | --run-shell | --docker-run [FLAGS] IMAGE… | --proxy [[ADDRESS:]PORT]]",
 		Short:             "Connect this machine, or a command, to the cluster's network",
 		Long:              connectLong,
 		Example:           connectExample,
@@ -56,6 +62,13 @@ func (a *app) connectCommand(command []string) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkValues(cmd.Flags()); err != nil {
 				return err
+			}
+			proxied, err := o.proxy.on(cmd.Flags(), args, cmd.ArgsLenAtDash())
+			if err != nil {
+				return err
+			}
+			if proxied {
+				return a.connectProxy(cmd, &o, command)
 			}
 			here := !o.shell && len(command) == 0 && len(args) == 0 && cmd.ArgsLenAtDash() < 0 && !a.inContainer
 			if err := o.whole.check(cmd.Flags(), here); err != nil {
@@ -82,6 +95,8 @@ func (a *app) connectCommand(command []string) *cobra.Command {
 	o.also.add(f)
 	o.whole.add(f)
 	o.also.complete(cmd)
+	o.proxy.add(f)
+	completeNothing(cmd, "proxy", "agent-image")
 	completePullPolicy(cmd)
 	return cmd
 }

@@ -126,7 +126,7 @@ and is answered with the new form.`,
 	root.CompletionOptions.DisableDescriptions = false
 	a.kube.add(root.PersistentFlags())
 	a.kube.complete(root, a.namespaces)
-	root.AddCommand(a.swapCommand(command), a.connectCommand(command), a.disconnectCommand(), a.exposeCommand(), a.statusCommand(), a.listCommand(), a.leaveCommand(), a.execCommand(), a.shellCommand(),
+	root.AddCommand(a.swapCommand(command), a.connectCommand(command), a.disconnectCommand(), a.forwardCommand(), a.exposeCommand(), a.statusCommand(), a.listCommand(), a.leaveCommand(), a.execCommand(), a.shellCommand(),
 		a.restoreCommand(), a.upCommand(), a.initCommand(), a.configCommand(), a.imageCommand(), a.doctorCommand(), a.gatherCommand(), a.farCommand(),
 		a.versionCommand(), a.quitCommand(), a.daemonCommand())
 	return root

@@ -36,6 +36,15 @@ type sessionOutput struct {
 	Problem   string       `json:"problem,omitempty"`
 	Steps     []stepOutput `json:"steps"`
 
+	// Of the way to the agent: what a round trip takes now (0: there was no answer), bytes that came and went, questions to the
+	// pod's resolver.
+	LatencyMilliseconds float64  `json:"latencyMilliseconds"`
+	BytesIn             uint64   `json:"bytesIn"`
+	BytesOut            uint64   `json:"bytesOut"`
+	DNSQueries          uint64   `json:"dnsQueries"`
+	HostChanges         []string `json:"hostChanges"` // what was changed on this machine
+	Connect             bool     `json:"connect,omitempty"`
+
 	Ports     []portOutput      `json:"ports,omitempty"`
 	Published []publishedOutput `json:"published,omitempty"`
 }
@@ -88,6 +97,9 @@ func statusOf(reply *api.StatusReply) statusOutput {
 			State: s.GetState(), Since: s.GetSince().AsTime(), PID: s.GetPid(), Command: s.GetCommand(),
 			Transport: s.GetTransport(), AgentPod: s.GetAgentPod(), Problem: s.GetProblem(), Steps: []stepOutput{},
 		}
+		so.LatencyMilliseconds = float64(s.GetRoundTripMicroseconds()) / 1000
+		so.BytesIn, so.BytesOut, so.DNSQueries = s.GetBytesIn(), s.GetBytesOut(), s.GetDnsQueries()
+		so.HostChanges, so.Connect = append([]string{}, s.GetHostChanges()...), s.GetConnects()
 		so.addPorts(s)
 		for _, st := range s.GetSteps() {
 			so.Steps = append(so.Steps, stepOutput{
@@ -111,16 +123,23 @@ func (a *app) printStatus(out statusOutput) error {
 		return nil
 	}
 	table := tabwriter.NewWriter(a.out, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(table, "SESSION\tTARGET\tNAMESPACE\tCONTEXT\tSTATE\tSINCE\tPID\tTRANSPORT\tCOMMAND")
+	fmt.Fprintln(table, "SESSION\tTARGET\tNAMESPACE\tCONTEXT\tSTATE\tSINCE\tPID\tTRANSPORT\tLATENCY\tIN\tOUT\tDNS\tCOMMAND")
 	for _, s := range out.Sessions {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.ID, s.Target, dash(s.Namespace), dash(s.Context),
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", s.ID, s.Target, dash(s.Namespace), dash(s.Context),
 			s.State, s.Since.Local().Format("15:04:05"), dash(pidText(s.PID)), dash(s.Transport),
+			latencyText(s.LatencyMilliseconds), sizeText(s.BytesIn), sizeText(s.BytesOut), s.DNSQueries,
 			dash(strings.Join(s.Command, " ")))
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
 	for _, s := range out.Sessions {
+		if s.Connect {
+			fmt.Fprintln(a.out)
+			for _, change := range s.HostChanges {
+				fmt.Fprintf(a.out, "%s: %s\n", s.ID, change)
+			}
+		}
 		if lines := s.portLines(); lines != "" {
 			fmt.Fprintln(a.out, lines)
 		}
@@ -129,6 +148,36 @@ func (a *app) printStatus(out statusOutput) error {
 		}
 	}
 	return nil
+}
+
+// latencyText is a round trip for people.
+func latencyText(milliseconds float64) string {
+	switch {
+	case milliseconds == 0:
+		return "-"
+	case milliseconds < 10:
+		return fmt.Sprintf("%.1fms", milliseconds)
+	}
+	return fmt.Sprintf("%.0fms", milliseconds)
+}
+
+// sizeText is a number of bytes for people.
+func sizeText(bytes uint64) string {
+	if bytes < 1024 {
+		return fmt.Sprintf("%dB", bytes)
+	}
+	size, units := float64(bytes), "KMGTPE"
+	for size >= 1024 && units != "" {
+		size /= 1024
+		if size < 1024 || len(units) == 1 {
+			break
+		}
+		units = units[1:]
+	}
+	if size < 10 {
+		return fmt.Sprintf("%.1f%ciB", size, units[0])
+	}
+	return fmt.Sprintf("%.0f%ciB", size, units[0])
 }
 
 func dash(text string) string {

@@ -97,6 +97,9 @@ func (s *sessionOutput) addPorts(from *api.Session) {
 	for _, p := range from.GetPorts() {
 		s.Ports = append(s.Ports, portOutput{Port: p.GetRemote(), Process: p.GetLocal(), Protocol: protocolText(p.GetUdp())})
 	}
+	if from.GetConnects() { // whose ports lead elsewhere, as its changes say
+		return
+	}
 	for _, p := range from.GetPublished() {
 		s.Published = append(s.Published, publishedOutput{
 			Address: p.GetAddress(), Port: p.GetPort(), Process: p.GetInside(), Protocol: protocolText(p.GetUdp()),

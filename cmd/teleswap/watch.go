@@ -49,10 +49,13 @@ func (a *app) watch(ctx context.Context, stream events) (restored int, err error
 			ui.event(e)
 			continue
 		}
-		if done.GetRestored() {
+		switch {
+		case done.GetRestored() && done.GetUnchanged():
+			ui.line("ended: %s", done.GetTarget())
+		case done.GetRestored():
 			restored++
 			ui.line("restored: %s is as it was", done.GetTarget())
-		} else {
+		default:
 			failures = append(failures, fmt.Errorf("%s is not restored: %s", done.GetTarget(), done.GetError()))
 		}
 	}

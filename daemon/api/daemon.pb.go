@@ -74,7 +74,7 @@ func (x Step_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Step_State.Descriptor instead.
 func (Step_State) EnumDescriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{13, 0}
+	return file_daemon_proto_rawDescGZIP(), []int{15, 0}
 }
 
 type SwapUp struct {
@@ -585,7 +585,10 @@ type ConnectRequest struct {
 	ContainerName string `protobuf:"bytes,12,opt,name=container_name,json=containerName,proto3" json:"container_name,omitempty"`
 	NoSandbox     bool   `protobuf:"varint,13,opt,name=no_sandbox,json=noSandbox,proto3" json:"no_sandbox,omitempty"`
 	// This whole machine is connected.
-	WholeMachine  *WholeMachine `protobuf:"bytes,20,opt,name=whole_machine,json=wholeMachine,proto3" json:"whole_machine,omitempty"`
+	WholeMachine *WholeMachine `protobuf:"bytes,20,opt,name=whole_machine,json=wholeMachine,proto3" json:"whole_machine,omitempty"`
+	// Ports of this machine lead into the cluster: a proxy, and what is forwarded. Not set: there is none.
+	Proxy         *Proxy     `protobuf:"bytes,40,opt,name=proxy,proto3" json:"proxy,omitempty"`
+	Forwards      []*Forward `protobuf:"bytes,41,rep,name=forwards,proto3" json:"forwards,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -697,6 +700,20 @@ func (x *ConnectRequest) GetWholeMachine() *WholeMachine {
 	return nil
 }
 
+func (x *ConnectRequest) GetProxy() *Proxy {
+	if x != nil {
+		return x.Proxy
+	}
+	return nil
+}
+
+func (x *ConnectRequest) GetForwards() []*Forward {
+	if x != nil {
+		return x.Forwards
+	}
+	return nil
+}
+
 // WholeMachine asks for this machine's programs to be connected all at once; also_proxy of the request holds.
 type WholeMachine struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -778,6 +795,177 @@ func (x *WholeMachine) GetMappedNamespaces() []string {
 	return nil
 }
 
+// Proxy is SOCKS 5 and HTTP at an address and port of this machine; port 0 asks for any that is free. Clients must give the user and the
+// password, unless both are empty; these are never logged.
+type Proxy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Port          uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	User          string                 `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
+	Password      string                 `protobuf:"bytes,4,opt,name=password,proto3" json:"password,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Proxy) Reset() {
+	*x = Proxy{}
+	mi := &file_daemon_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Proxy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Proxy) ProtoMessage() {}
+
+func (x *Proxy) ProtoReflect() protoreflect.Message {
+	mi := &file_daemon_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Proxy.ProtoReflect.Descriptor instead.
+func (*Proxy) Descriptor() ([]byte, []int) {
+	return file_daemon_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Proxy) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Proxy) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *Proxy) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Proxy) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+// Forward is a port of this machine that leads to a Service, or to what has another kind.
+type Forward struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"` // empty: a Service
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Namespace     string                 `protobuf:"bytes,3,opt,name=namespace,proto3" json:"namespace,omitempty"` // empty: the connection's
+	Port          string                 `protobuf:"bytes,4,opt,name=port,proto3" json:"port,omitempty"`           // its number or its name
+	Udp           bool                   `protobuf:"varint,5,opt,name=udp,proto3" json:"udp,omitempty"`
+	Address       string                 `protobuf:"bytes,6,opt,name=address,proto3" json:"address,omitempty"`                    // of this machine
+	Local         uint32                 `protobuf:"varint,7,opt,name=local,proto3" json:"local,omitempty"`                       // 0 asks for any that is free
+	SamePort      bool                   `protobuf:"varint,8,opt,name=same_port,json=samePort,proto3" json:"same_port,omitempty"` // local is the destination's own number
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Forward) Reset() {
+	*x = Forward{}
+	mi := &file_daemon_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Forward) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Forward) ProtoMessage() {}
+
+func (x *Forward) ProtoReflect() protoreflect.Message {
+	mi := &file_daemon_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Forward.ProtoReflect.Descriptor instead.
+func (*Forward) Descriptor() ([]byte, []int) {
+	return file_daemon_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Forward) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Forward) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Forward) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *Forward) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
+func (x *Forward) GetUdp() bool {
+	if x != nil {
+		return x.Udp
+	}
+	return false
+}
+
+func (x *Forward) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Forward) GetLocal() uint32 {
+	if x != nil {
+		return x.Local
+	}
+	return 0
+}
+
+func (x *Forward) GetSamePort() bool {
+	if x != nil {
+		return x.SamePort
+	}
+	return false
+}
+
 // PortMap is a port of the target, remote, and the port of the process that it leads to.
 type PortMap struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -790,7 +978,7 @@ type PortMap struct {
 
 func (x *PortMap) Reset() {
 	*x = PortMap{}
-	mi := &file_daemon_proto_msgTypes[5]
+	mi := &file_daemon_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -802,7 +990,7 @@ func (x *PortMap) String() string {
 func (*PortMap) ProtoMessage() {}
 
 func (x *PortMap) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[5]
+	mi := &file_daemon_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -815,7 +1003,7 @@ func (x *PortMap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortMap.ProtoReflect.Descriptor instead.
 func (*PortMap) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{5}
+	return file_daemon_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PortMap) GetLocal() uint32 {
@@ -852,7 +1040,7 @@ type Publish struct {
 
 func (x *Publish) Reset() {
 	*x = Publish{}
-	mi := &file_daemon_proto_msgTypes[6]
+	mi := &file_daemon_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -864,7 +1052,7 @@ func (x *Publish) String() string {
 func (*Publish) ProtoMessage() {}
 
 func (x *Publish) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[6]
+	mi := &file_daemon_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -877,7 +1065,7 @@ func (x *Publish) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Publish.ProtoReflect.Descriptor instead.
 func (*Publish) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{6}
+	return file_daemon_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Publish) GetAddress() string {
@@ -919,7 +1107,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_daemon_proto_msgTypes[7]
+	mi := &file_daemon_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -931,7 +1119,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[7]
+	mi := &file_daemon_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -944,7 +1132,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{7}
+	return file_daemon_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Port) GetNumber() uint32 {
@@ -971,7 +1159,7 @@ type ChildStarted struct {
 
 func (x *ChildStarted) Reset() {
 	*x = ChildStarted{}
-	mi := &file_daemon_proto_msgTypes[8]
+	mi := &file_daemon_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -983,7 +1171,7 @@ func (x *ChildStarted) String() string {
 func (*ChildStarted) ProtoMessage() {}
 
 func (x *ChildStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[8]
+	mi := &file_daemon_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -996,7 +1184,7 @@ func (x *ChildStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChildStarted.ProtoReflect.Descriptor instead.
 func (*ChildStarted) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{8}
+	return file_daemon_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ChildStarted) GetPid() int64 {
@@ -1018,7 +1206,7 @@ type ChildExited struct {
 
 func (x *ChildExited) Reset() {
 	*x = ChildExited{}
-	mi := &file_daemon_proto_msgTypes[9]
+	mi := &file_daemon_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1030,7 +1218,7 @@ func (x *ChildExited) String() string {
 func (*ChildExited) ProtoMessage() {}
 
 func (x *ChildExited) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[9]
+	mi := &file_daemon_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1043,7 +1231,7 @@ func (x *ChildExited) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChildExited.ProtoReflect.Descriptor instead.
 func (*ChildExited) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{9}
+	return file_daemon_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ChildExited) GetCode() int32 {
@@ -1077,7 +1265,7 @@ type ChildRestarting struct {
 
 func (x *ChildRestarting) Reset() {
 	*x = ChildRestarting{}
-	mi := &file_daemon_proto_msgTypes[10]
+	mi := &file_daemon_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1089,7 +1277,7 @@ func (x *ChildRestarting) String() string {
 func (*ChildRestarting) ProtoMessage() {}
 
 func (x *ChildRestarting) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[10]
+	mi := &file_daemon_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1102,7 +1290,7 @@ func (x *ChildRestarting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChildRestarting.ProtoReflect.Descriptor instead.
 func (*ChildRestarting) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{10}
+	return file_daemon_proto_rawDescGZIP(), []int{12}
 }
 
 // End asks the daemon to end the session.
@@ -1116,7 +1304,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_daemon_proto_msgTypes[11]
+	mi := &file_daemon_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1128,7 +1316,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[11]
+	mi := &file_daemon_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1141,7 +1329,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{11}
+	return file_daemon_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *End) GetReason() string {
@@ -1172,7 +1360,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_daemon_proto_msgTypes[12]
+	mi := &file_daemon_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1184,7 +1372,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[12]
+	mi := &file_daemon_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1197,7 +1385,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{12}
+	return file_daemon_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Event) GetSession() string {
@@ -1353,7 +1541,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_daemon_proto_msgTypes[13]
+	mi := &file_daemon_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1365,7 +1553,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[13]
+	mi := &file_daemon_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1378,7 +1566,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{13}
+	return file_daemon_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Step) GetName() string {
@@ -1427,7 +1615,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_daemon_proto_msgTypes[14]
+	mi := &file_daemon_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1439,7 +1627,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[14]
+	mi := &file_daemon_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1452,7 +1640,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{14}
+	return file_daemon_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Message) GetWarning() bool {
@@ -1498,7 +1686,7 @@ type Prepare struct {
 
 func (x *Prepare) Reset() {
 	*x = Prepare{}
-	mi := &file_daemon_proto_msgTypes[15]
+	mi := &file_daemon_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1510,7 +1698,7 @@ func (x *Prepare) String() string {
 func (*Prepare) ProtoMessage() {}
 
 func (x *Prepare) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[15]
+	mi := &file_daemon_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1523,7 +1711,7 @@ func (x *Prepare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prepare.ProtoReflect.Descriptor instead.
 func (*Prepare) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{15}
+	return file_daemon_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Prepare) GetToken() string {
@@ -1637,7 +1825,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_daemon_proto_msgTypes[16]
+	mi := &file_daemon_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1649,7 +1837,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[16]
+	mi := &file_daemon_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1662,7 +1850,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{16}
+	return file_daemon_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Mount) GetPath() string {
@@ -1705,7 +1893,7 @@ type LogChunk struct {
 
 func (x *LogChunk) Reset() {
 	*x = LogChunk{}
-	mi := &file_daemon_proto_msgTypes[17]
+	mi := &file_daemon_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1717,7 +1905,7 @@ func (x *LogChunk) String() string {
 func (*LogChunk) ProtoMessage() {}
 
 func (x *LogChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[17]
+	mi := &file_daemon_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1730,7 +1918,7 @@ func (x *LogChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogChunk.ProtoReflect.Descriptor instead.
 func (*LogChunk) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{17}
+	return file_daemon_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *LogChunk) GetSession() string {
@@ -1763,7 +1951,7 @@ type LogsReply struct {
 
 func (x *LogsReply) Reset() {
 	*x = LogsReply{}
-	mi := &file_daemon_proto_msgTypes[18]
+	mi := &file_daemon_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1775,7 +1963,7 @@ func (x *LogsReply) String() string {
 func (*LogsReply) ProtoMessage() {}
 
 func (x *LogsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[18]
+	mi := &file_daemon_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1788,7 +1976,7 @@ func (x *LogsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsReply.ProtoReflect.Descriptor instead.
 func (*LogsReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{18}
+	return file_daemon_proto_rawDescGZIP(), []int{20}
 }
 
 // Hook is a container's lifecycle hook: one of its fields is set.
@@ -1803,7 +1991,7 @@ type Hook struct {
 
 func (x *Hook) Reset() {
 	*x = Hook{}
-	mi := &file_daemon_proto_msgTypes[19]
+	mi := &file_daemon_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1815,7 +2003,7 @@ func (x *Hook) String() string {
 func (*Hook) ProtoMessage() {}
 
 func (x *Hook) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[19]
+	mi := &file_daemon_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1828,7 +2016,7 @@ func (x *Hook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hook.ProtoReflect.Descriptor instead.
 func (*Hook) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{19}
+	return file_daemon_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Hook) GetCommand() []string {
@@ -1863,7 +2051,7 @@ type HTTPGet struct {
 
 func (x *HTTPGet) Reset() {
 	*x = HTTPGet{}
-	mi := &file_daemon_proto_msgTypes[20]
+	mi := &file_daemon_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1875,7 +2063,7 @@ func (x *HTTPGet) String() string {
 func (*HTTPGet) ProtoMessage() {}
 
 func (x *HTTPGet) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[20]
+	mi := &file_daemon_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1888,7 +2076,7 @@ func (x *HTTPGet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HTTPGet.ProtoReflect.Descriptor instead.
 func (*HTTPGet) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{20}
+	return file_daemon_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *HTTPGet) GetUrl() string {
@@ -1919,7 +2107,7 @@ type Active struct {
 
 func (x *Active) Reset() {
 	*x = Active{}
-	mi := &file_daemon_proto_msgTypes[21]
+	mi := &file_daemon_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1931,7 +2119,7 @@ func (x *Active) String() string {
 func (*Active) ProtoMessage() {}
 
 func (x *Active) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[21]
+	mi := &file_daemon_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1944,7 +2132,7 @@ func (x *Active) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Active.ProtoReflect.Descriptor instead.
 func (*Active) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{21}
+	return file_daemon_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Active) GetTarget() string {
@@ -1985,7 +2173,7 @@ type Restoring struct {
 
 func (x *Restoring) Reset() {
 	*x = Restoring{}
-	mi := &file_daemon_proto_msgTypes[22]
+	mi := &file_daemon_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1997,7 +2185,7 @@ func (x *Restoring) String() string {
 func (*Restoring) ProtoMessage() {}
 
 func (x *Restoring) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[22]
+	mi := &file_daemon_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2010,7 +2198,7 @@ func (x *Restoring) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restoring.ProtoReflect.Descriptor instead.
 func (*Restoring) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{22}
+	return file_daemon_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Restoring) GetReason() string {
@@ -2030,7 +2218,7 @@ type MayRestart struct {
 
 func (x *MayRestart) Reset() {
 	*x = MayRestart{}
-	mi := &file_daemon_proto_msgTypes[23]
+	mi := &file_daemon_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2042,7 +2230,7 @@ func (x *MayRestart) String() string {
 func (*MayRestart) ProtoMessage() {}
 
 func (x *MayRestart) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[23]
+	mi := &file_daemon_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2055,7 +2243,7 @@ func (x *MayRestart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MayRestart.ProtoReflect.Descriptor instead.
 func (*MayRestart) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{23}
+	return file_daemon_proto_rawDescGZIP(), []int{25}
 }
 
 // StopChild asks the command to end its child now: the cluster no longer needs it.
@@ -2070,7 +2258,7 @@ type StopChild struct {
 
 func (x *StopChild) Reset() {
 	*x = StopChild{}
-	mi := &file_daemon_proto_msgTypes[24]
+	mi := &file_daemon_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2082,7 +2270,7 @@ func (x *StopChild) String() string {
 func (*StopChild) ProtoMessage() {}
 
 func (x *StopChild) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[24]
+	mi := &file_daemon_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2095,7 +2283,7 @@ func (x *StopChild) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopChild.ProtoReflect.Descriptor instead.
 func (*StopChild) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{24}
+	return file_daemon_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *StopChild) GetReason() string {
@@ -2136,7 +2324,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_daemon_proto_msgTypes[25]
+	mi := &file_daemon_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2148,7 +2336,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[25]
+	mi := &file_daemon_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2161,7 +2349,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{25}
+	return file_daemon_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Done) GetError() string {
@@ -2228,7 +2416,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_daemon_proto_msgTypes[26]
+	mi := &file_daemon_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2240,7 +2428,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[26]
+	mi := &file_daemon_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2253,7 +2441,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{26}
+	return file_daemon_proto_rawDescGZIP(), []int{28}
 }
 
 type StatusReply struct {
@@ -2268,7 +2456,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_daemon_proto_msgTypes[27]
+	mi := &file_daemon_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2280,7 +2468,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[27]
+	mi := &file_daemon_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2293,7 +2481,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{27}
+	return file_daemon_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StatusReply) GetPid() int64 {
@@ -2345,14 +2533,23 @@ type Session struct {
 	// What docker calls the container in which the process is; empty: it is in none.
 	Container string `protobuf:"bytes,40,opt,name=container,proto3" json:"container,omitempty"`
 	// The session takes nobody's place.
-	Connects      bool `protobuf:"varint,49,opt,name=connects,proto3" json:"connects,omitempty"`
+	Connects bool `protobuf:"varint,49,opt,name=connects,proto3" json:"connects,omitempty"`
+	// How long a word to the agent and its answer take now, in microseconds; 0: not known.
+	RoundTripMicroseconds int64 `protobuf:"varint,50,opt,name=round_trip_microseconds,json=roundTripMicroseconds,proto3" json:"round_trip_microseconds,omitempty"`
+	// Bytes that have come from the agent and gone to it, and questions put to the pod's resolver. Connects to one namespace share an
+	// agent, and each has the sum of all.
+	BytesIn    uint64 `protobuf:"varint,51,opt,name=bytes_in,json=bytesIn,proto3" json:"bytes_in,omitempty"`
+	BytesOut   uint64 `protobuf:"varint,52,opt,name=bytes_out,json=bytesOut,proto3" json:"bytes_out,omitempty"`
+	DnsQueries uint64 `protobuf:"varint,53,opt,name=dns_queries,json=dnsQueries,proto3" json:"dns_queries,omitempty"`
+	// What was changed on this machine for the session, a line each.
+	HostChanges   []string `protobuf:"bytes,54,rep,name=host_changes,json=hostChanges,proto3" json:"host_changes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_daemon_proto_msgTypes[28]
+	mi := &file_daemon_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2364,7 +2561,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[28]
+	mi := &file_daemon_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2377,7 +2574,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{28}
+	return file_daemon_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Session) GetId() string {
@@ -2492,6 +2689,41 @@ func (x *Session) GetConnects() bool {
 	return false
 }
 
+func (x *Session) GetRoundTripMicroseconds() int64 {
+	if x != nil {
+		return x.RoundTripMicroseconds
+	}
+	return 0
+}
+
+func (x *Session) GetBytesIn() uint64 {
+	if x != nil {
+		return x.BytesIn
+	}
+	return 0
+}
+
+func (x *Session) GetBytesOut() uint64 {
+	if x != nil {
+		return x.BytesOut
+	}
+	return 0
+}
+
+func (x *Session) GetDnsQueries() uint64 {
+	if x != nil {
+		return x.DnsQueries
+	}
+	return 0
+}
+
+func (x *Session) GetHostChanges() []string {
+	if x != nil {
+		return x.HostChanges
+	}
+	return nil
+}
+
 type TargetsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Connection    []byte                 `protobuf:"bytes,1,opt,name=connection,proto3" json:"connection,omitempty"`
@@ -2501,7 +2733,7 @@ type TargetsRequest struct {
 
 func (x *TargetsRequest) Reset() {
 	*x = TargetsRequest{}
-	mi := &file_daemon_proto_msgTypes[29]
+	mi := &file_daemon_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2513,7 +2745,7 @@ func (x *TargetsRequest) String() string {
 func (*TargetsRequest) ProtoMessage() {}
 
 func (x *TargetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[29]
+	mi := &file_daemon_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2526,7 +2758,7 @@ func (x *TargetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsRequest.ProtoReflect.Descriptor instead.
 func (*TargetsRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{29}
+	return file_daemon_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *TargetsRequest) GetConnection() []byte {
@@ -2546,7 +2778,7 @@ type TargetsReply struct {
 
 func (x *TargetsReply) Reset() {
 	*x = TargetsReply{}
-	mi := &file_daemon_proto_msgTypes[30]
+	mi := &file_daemon_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2558,7 +2790,7 @@ func (x *TargetsReply) String() string {
 func (*TargetsReply) ProtoMessage() {}
 
 func (x *TargetsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[30]
+	mi := &file_daemon_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2571,7 +2803,7 @@ func (x *TargetsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsReply.ProtoReflect.Descriptor instead.
 func (*TargetsReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{30}
+	return file_daemon_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *TargetsReply) GetNamespace() string {
@@ -2603,7 +2835,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_daemon_proto_msgTypes[31]
+	mi := &file_daemon_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2615,7 +2847,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[31]
+	mi := &file_daemon_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2628,7 +2860,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{31}
+	return file_daemon_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Target) GetName() string {
@@ -2685,7 +2917,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_daemon_proto_msgTypes[32]
+	mi := &file_daemon_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2697,7 +2929,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[32]
+	mi := &file_daemon_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2710,7 +2942,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{32}
+	return file_daemon_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Mark) GetSession() string {
@@ -2750,7 +2982,7 @@ type NamespacesRequest struct {
 
 func (x *NamespacesRequest) Reset() {
 	*x = NamespacesRequest{}
-	mi := &file_daemon_proto_msgTypes[33]
+	mi := &file_daemon_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2762,7 +2994,7 @@ func (x *NamespacesRequest) String() string {
 func (*NamespacesRequest) ProtoMessage() {}
 
 func (x *NamespacesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[33]
+	mi := &file_daemon_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2775,7 +3007,7 @@ func (x *NamespacesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamespacesRequest.ProtoReflect.Descriptor instead.
 func (*NamespacesRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{33}
+	return file_daemon_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *NamespacesRequest) GetConnection() []byte {
@@ -2794,7 +3026,7 @@ type NamespacesReply struct {
 
 func (x *NamespacesReply) Reset() {
 	*x = NamespacesReply{}
-	mi := &file_daemon_proto_msgTypes[34]
+	mi := &file_daemon_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2806,7 +3038,7 @@ func (x *NamespacesReply) String() string {
 func (*NamespacesReply) ProtoMessage() {}
 
 func (x *NamespacesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[34]
+	mi := &file_daemon_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2819,7 +3051,7 @@ func (x *NamespacesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamespacesReply.ProtoReflect.Descriptor instead.
 func (*NamespacesReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{34}
+	return file_daemon_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *NamespacesReply) GetNames() []string {
@@ -2840,7 +3072,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_daemon_proto_msgTypes[35]
+	mi := &file_daemon_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2852,7 +3084,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[35]
+	mi := &file_daemon_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2865,7 +3097,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{35}
+	return file_daemon_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *LeaveRequest) GetSelector() string {
@@ -2896,7 +3128,7 @@ type RestoreRequest struct {
 
 func (x *RestoreRequest) Reset() {
 	*x = RestoreRequest{}
-	mi := &file_daemon_proto_msgTypes[36]
+	mi := &file_daemon_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2908,7 +3140,7 @@ func (x *RestoreRequest) String() string {
 func (*RestoreRequest) ProtoMessage() {}
 
 func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[36]
+	mi := &file_daemon_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2921,7 +3153,7 @@ func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
 func (*RestoreRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{36}
+	return file_daemon_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RestoreRequest) GetConnection() []byte {
@@ -2960,7 +3192,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_daemon_proto_msgTypes[37]
+	mi := &file_daemon_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2972,7 +3204,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[37]
+	mi := &file_daemon_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2985,7 +3217,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{37}
+	return file_daemon_proto_rawDescGZIP(), []int{39}
 }
 
 type VersionReply struct {
@@ -3000,7 +3232,7 @@ type VersionReply struct {
 
 func (x *VersionReply) Reset() {
 	*x = VersionReply{}
-	mi := &file_daemon_proto_msgTypes[38]
+	mi := &file_daemon_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3012,7 +3244,7 @@ func (x *VersionReply) String() string {
 func (*VersionReply) ProtoMessage() {}
 
 func (x *VersionReply) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[38]
+	mi := &file_daemon_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3025,7 +3257,7 @@ func (x *VersionReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionReply.ProtoReflect.Descriptor instead.
 func (*VersionReply) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{38}
+	return file_daemon_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *VersionReply) GetVersion() string {
@@ -3066,7 +3298,7 @@ type QuitRequest struct {
 
 func (x *QuitRequest) Reset() {
 	*x = QuitRequest{}
-	mi := &file_daemon_proto_msgTypes[39]
+	mi := &file_daemon_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3078,7 +3310,7 @@ func (x *QuitRequest) String() string {
 func (*QuitRequest) ProtoMessage() {}
 
 func (x *QuitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daemon_proto_msgTypes[39]
+	mi := &file_daemon_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3091,7 +3323,7 @@ func (x *QuitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuitRequest.ProtoReflect.Descriptor instead.
 func (*QuitRequest) Descriptor() ([]byte, []int) {
-	return file_daemon_proto_rawDescGZIP(), []int{39}
+	return file_daemon_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *QuitRequest) GetIfIdle() bool {
@@ -3150,7 +3382,7 @@ const file_daemon_proto_rawDesc = "" +
 	"\rchild_started\x18\x02 \x01(\v2 .teleswap.daemon.v1.ChildStartedH\x00R\fchildStarted\x12D\n" +
 	"\fchild_exited\x18\x03 \x01(\v2\x1f.teleswap.daemon.v1.ChildExitedH\x00R\vchildExited\x12+\n" +
 	"\x03end\x18\x04 \x01(\v2\x17.teleswap.daemon.v1.EndH\x00R\x03endB\t\n" +
-	"\amessage\"\x92\x03\n" +
+	"\amessage\"\xfc\x03\n" +
 	"\x0eConnectRequest\x12\x1e\n" +
 	"\n" +
 	"connection\x18\x01 \x01(\fR\n" +
@@ -3168,14 +3400,30 @@ const file_daemon_proto_rawDesc = "" +
 	"\x0econtainer_name\x18\f \x01(\tR\rcontainerName\x12\x1d\n" +
 	"\n" +
 	"no_sandbox\x18\r \x01(\bR\tnoSandbox\x12E\n" +
-	"\rwhole_machine\x18\x14 \x01(\v2 .teleswap.daemon.v1.WholeMachineR\fwholeMachine\"\xaf\x01\n" +
+	"\rwhole_machine\x18\x14 \x01(\v2 .teleswap.daemon.v1.WholeMachineR\fwholeMachine\x12/\n" +
+	"\x05proxy\x18( \x01(\v2\x19.teleswap.daemon.v1.ProxyR\x05proxy\x127\n" +
+	"\bforwards\x18) \x03(\v2\x1b.teleswap.daemon.v1.ForwardR\bforwards\"\xaf\x01\n" +
 	"\fWholeMachine\x12\x16\n" +
 	"\x06warden\x18\x01 \x01(\tR\x06warden\x12\x1f\n" +
 	"\vnever_proxy\x18\x02 \x03(\tR\n" +
 	"neverProxy\x12'\n" +
 	"\x0fallow_conflicts\x18\x03 \x01(\bR\x0eallowConflicts\x12\x10\n" +
 	"\x03map\x18\x04 \x01(\tR\x03map\x12+\n" +
-	"\x11mapped_namespaces\x18\x05 \x03(\tR\x10mappedNamespaces\"I\n" +
+	"\x11mapped_namespaces\x18\x05 \x03(\tR\x10mappedNamespaces\"e\n" +
+	"\x05Proxy\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\x12\x12\n" +
+	"\x04user\x18\x03 \x01(\tR\x04user\x12\x1a\n" +
+	"\bpassword\x18\x04 \x01(\tR\bpassword\"\xc2\x01\n" +
+	"\aForward\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n" +
+	"\tnamespace\x18\x03 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04port\x18\x04 \x01(\tR\x04port\x12\x10\n" +
+	"\x03udp\x18\x05 \x01(\bR\x03udp\x12\x18\n" +
+	"\aaddress\x18\x06 \x01(\tR\aaddress\x12\x14\n" +
+	"\x05local\x18\a \x01(\rR\x05local\x12\x1b\n" +
+	"\tsame_port\x18\b \x01(\bR\bsamePort\"I\n" +
 	"\aPortMap\x12\x14\n" +
 	"\x05local\x18\x01 \x01(\rR\x05local\x12\x16\n" +
 	"\x06remote\x18\x02 \x01(\rR\x06remote\x12\x10\n" +
@@ -3287,7 +3535,7 @@ const file_daemon_proto_rawDesc = "" +
 	"\x03pid\x18\x01 \x01(\x03R\x03pid\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x127\n" +
 	"\bsessions\x18\x03 \x03(\v2\x1b.teleswap.daemon.v1.SessionR\bsessions\x120\n" +
-	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\x8a\x04\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xbe\x05\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x1c\n" +
@@ -3305,7 +3553,13 @@ const file_daemon_proto_rawDesc = "" +
 	"\x05ports\x18\x1e \x03(\v2\x1b.teleswap.daemon.v1.PortMapR\x05ports\x129\n" +
 	"\tpublished\x18\x1f \x03(\v2\x1b.teleswap.daemon.v1.PublishR\tpublished\x12\x1c\n" +
 	"\tcontainer\x18( \x01(\tR\tcontainer\x12\x1a\n" +
-	"\bconnects\x181 \x01(\bR\bconnects\"0\n" +
+	"\bconnects\x181 \x01(\bR\bconnects\x126\n" +
+	"\x17round_trip_microseconds\x182 \x01(\x03R\x15roundTripMicroseconds\x12\x19\n" +
+	"\bbytes_in\x183 \x01(\x04R\abytesIn\x12\x1b\n" +
+	"\tbytes_out\x184 \x01(\x04R\bbytesOut\x12\x1f\n" +
+	"\vdns_queries\x185 \x01(\x04R\n" +
+	"dnsQueries\x12!\n" +
+	"\fhost_changes\x186 \x03(\tR\vhostChanges\"0\n" +
 	"\x0eTargetsRequest\x12\x1e\n" +
 	"\n" +
 	"connection\x18\x01 \x01(\fR\n" +
@@ -3377,7 +3631,7 @@ func file_daemon_proto_rawDescGZIP() []byte {
 }
 
 var file_daemon_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_daemon_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_daemon_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_daemon_proto_goTypes = []any{
 	(Step_State)(0),               // 0: teleswap.daemon.v1.Step.State
 	(*SwapUp)(nil),                // 1: teleswap.daemon.v1.SwapUp
@@ -3385,106 +3639,110 @@ var file_daemon_proto_goTypes = []any{
 	(*ConnectUp)(nil),             // 3: teleswap.daemon.v1.ConnectUp
 	(*ConnectRequest)(nil),        // 4: teleswap.daemon.v1.ConnectRequest
 	(*WholeMachine)(nil),          // 5: teleswap.daemon.v1.WholeMachine
-	(*PortMap)(nil),               // 6: teleswap.daemon.v1.PortMap
-	(*Publish)(nil),               // 7: teleswap.daemon.v1.Publish
-	(*Port)(nil),                  // 8: teleswap.daemon.v1.Port
-	(*ChildStarted)(nil),          // 9: teleswap.daemon.v1.ChildStarted
-	(*ChildExited)(nil),           // 10: teleswap.daemon.v1.ChildExited
-	(*ChildRestarting)(nil),       // 11: teleswap.daemon.v1.ChildRestarting
-	(*End)(nil),                   // 12: teleswap.daemon.v1.End
-	(*Event)(nil),                 // 13: teleswap.daemon.v1.Event
-	(*Step)(nil),                  // 14: teleswap.daemon.v1.Step
-	(*Message)(nil),               // 15: teleswap.daemon.v1.Message
-	(*Prepare)(nil),               // 16: teleswap.daemon.v1.Prepare
-	(*Mount)(nil),                 // 17: teleswap.daemon.v1.Mount
-	(*LogChunk)(nil),              // 18: teleswap.daemon.v1.LogChunk
-	(*LogsReply)(nil),             // 19: teleswap.daemon.v1.LogsReply
-	(*Hook)(nil),                  // 20: teleswap.daemon.v1.Hook
-	(*HTTPGet)(nil),               // 21: teleswap.daemon.v1.HTTPGet
-	(*Active)(nil),                // 22: teleswap.daemon.v1.Active
-	(*Restoring)(nil),             // 23: teleswap.daemon.v1.Restoring
-	(*MayRestart)(nil),            // 24: teleswap.daemon.v1.MayRestart
-	(*StopChild)(nil),             // 25: teleswap.daemon.v1.StopChild
-	(*Done)(nil),                  // 26: teleswap.daemon.v1.Done
-	(*StatusRequest)(nil),         // 27: teleswap.daemon.v1.StatusRequest
-	(*StatusReply)(nil),           // 28: teleswap.daemon.v1.StatusReply
-	(*Session)(nil),               // 29: teleswap.daemon.v1.Session
-	(*TargetsRequest)(nil),        // 30: teleswap.daemon.v1.TargetsRequest
-	(*TargetsReply)(nil),          // 31: teleswap.daemon.v1.TargetsReply
-	(*Target)(nil),                // 32: teleswap.daemon.v1.Target
-	(*Mark)(nil),                  // 33: teleswap.daemon.v1.Mark
-	(*NamespacesRequest)(nil),     // 34: teleswap.daemon.v1.NamespacesRequest
-	(*NamespacesReply)(nil),       // 35: teleswap.daemon.v1.NamespacesReply
-	(*LeaveRequest)(nil),          // 36: teleswap.daemon.v1.LeaveRequest
-	(*RestoreRequest)(nil),        // 37: teleswap.daemon.v1.RestoreRequest
-	(*VersionRequest)(nil),        // 38: teleswap.daemon.v1.VersionRequest
-	(*VersionReply)(nil),          // 39: teleswap.daemon.v1.VersionReply
-	(*QuitRequest)(nil),           // 40: teleswap.daemon.v1.QuitRequest
-	(*timestamppb.Timestamp)(nil), // 41: google.protobuf.Timestamp
+	(*Proxy)(nil),                 // 6: teleswap.daemon.v1.Proxy
+	(*Forward)(nil),               // 7: teleswap.daemon.v1.Forward
+	(*PortMap)(nil),               // 8: teleswap.daemon.v1.PortMap
+	(*Publish)(nil),               // 9: teleswap.daemon.v1.Publish
+	(*Port)(nil),                  // 10: teleswap.daemon.v1.Port
+	(*ChildStarted)(nil),          // 11: teleswap.daemon.v1.ChildStarted
+	(*ChildExited)(nil),           // 12: teleswap.daemon.v1.ChildExited
+	(*ChildRestarting)(nil),       // 13: teleswap.daemon.v1.ChildRestarting
+	(*End)(nil),                   // 14: teleswap.daemon.v1.End
+	(*Event)(nil),                 // 15: teleswap.daemon.v1.Event
+	(*Step)(nil),                  // 16: teleswap.daemon.v1.Step
+	(*Message)(nil),               // 17: teleswap.daemon.v1.Message
+	(*Prepare)(nil),               // 18: teleswap.daemon.v1.Prepare
+	(*Mount)(nil),                 // 19: teleswap.daemon.v1.Mount
+	(*LogChunk)(nil),              // 20: teleswap.daemon.v1.LogChunk
+	(*LogsReply)(nil),             // 21: teleswap.daemon.v1.LogsReply
+	(*Hook)(nil),                  // 22: teleswap.daemon.v1.Hook
+	(*HTTPGet)(nil),               // 23: teleswap.daemon.v1.HTTPGet
+	(*Active)(nil),                // 24: teleswap.daemon.v1.Active
+	(*Restoring)(nil),             // 25: teleswap.daemon.v1.Restoring
+	(*MayRestart)(nil),            // 26: teleswap.daemon.v1.MayRestart
+	(*StopChild)(nil),             // 27: teleswap.daemon.v1.StopChild
+	(*Done)(nil),                  // 28: teleswap.daemon.v1.Done
+	(*StatusRequest)(nil),         // 29: teleswap.daemon.v1.StatusRequest
+	(*StatusReply)(nil),           // 30: teleswap.daemon.v1.StatusReply
+	(*Session)(nil),               // 31: teleswap.daemon.v1.Session
+	(*TargetsRequest)(nil),        // 32: teleswap.daemon.v1.TargetsRequest
+	(*TargetsReply)(nil),          // 33: teleswap.daemon.v1.TargetsReply
+	(*Target)(nil),                // 34: teleswap.daemon.v1.Target
+	(*Mark)(nil),                  // 35: teleswap.daemon.v1.Mark
+	(*NamespacesRequest)(nil),     // 36: teleswap.daemon.v1.NamespacesRequest
+	(*NamespacesReply)(nil),       // 37: teleswap.daemon.v1.NamespacesReply
+	(*LeaveRequest)(nil),          // 38: teleswap.daemon.v1.LeaveRequest
+	(*RestoreRequest)(nil),        // 39: teleswap.daemon.v1.RestoreRequest
+	(*VersionRequest)(nil),        // 40: teleswap.daemon.v1.VersionRequest
+	(*VersionReply)(nil),          // 41: teleswap.daemon.v1.VersionReply
+	(*QuitRequest)(nil),           // 42: teleswap.daemon.v1.QuitRequest
+	(*timestamppb.Timestamp)(nil), // 43: google.protobuf.Timestamp
 }
 var file_daemon_proto_depIdxs = []int32{
 	2,  // 0: teleswap.daemon.v1.SwapUp.request:type_name -> teleswap.daemon.v1.SwapRequest
-	9,  // 1: teleswap.daemon.v1.SwapUp.child_started:type_name -> teleswap.daemon.v1.ChildStarted
-	10, // 2: teleswap.daemon.v1.SwapUp.child_exited:type_name -> teleswap.daemon.v1.ChildExited
-	12, // 3: teleswap.daemon.v1.SwapUp.end:type_name -> teleswap.daemon.v1.End
-	11, // 4: teleswap.daemon.v1.SwapUp.child_restarting:type_name -> teleswap.daemon.v1.ChildRestarting
-	6,  // 5: teleswap.daemon.v1.SwapRequest.expose:type_name -> teleswap.daemon.v1.PortMap
-	7,  // 6: teleswap.daemon.v1.SwapRequest.publish:type_name -> teleswap.daemon.v1.Publish
-	8,  // 7: teleswap.daemon.v1.SwapRequest.to_pod:type_name -> teleswap.daemon.v1.Port
-	8,  // 8: teleswap.daemon.v1.SwapRequest.from_pod:type_name -> teleswap.daemon.v1.Port
+	11, // 1: teleswap.daemon.v1.SwapUp.child_started:type_name -> teleswap.daemon.v1.ChildStarted
+	12, // 2: teleswap.daemon.v1.SwapUp.child_exited:type_name -> teleswap.daemon.v1.ChildExited
+	14, // 3: teleswap.daemon.v1.SwapUp.end:type_name -> teleswap.daemon.v1.End
+	13, // 4: teleswap.daemon.v1.SwapUp.child_restarting:type_name -> teleswap.daemon.v1.ChildRestarting
+	8,  // 5: teleswap.daemon.v1.SwapRequest.expose:type_name -> teleswap.daemon.v1.PortMap
+	9,  // 6: teleswap.daemon.v1.SwapRequest.publish:type_name -> teleswap.daemon.v1.Publish
+	10, // 7: teleswap.daemon.v1.SwapRequest.to_pod:type_name -> teleswap.daemon.v1.Port
+	10, // 8: teleswap.daemon.v1.SwapRequest.from_pod:type_name -> teleswap.daemon.v1.Port
 	4,  // 9: teleswap.daemon.v1.ConnectUp.request:type_name -> teleswap.daemon.v1.ConnectRequest
-	9,  // 10: teleswap.daemon.v1.ConnectUp.child_started:type_name -> teleswap.daemon.v1.ChildStarted
-	10, // 11: teleswap.daemon.v1.ConnectUp.child_exited:type_name -> teleswap.daemon.v1.ChildExited
-	12, // 12: teleswap.daemon.v1.ConnectUp.end:type_name -> teleswap.daemon.v1.End
+	11, // 10: teleswap.daemon.v1.ConnectUp.child_started:type_name -> teleswap.daemon.v1.ChildStarted
+	12, // 11: teleswap.daemon.v1.ConnectUp.child_exited:type_name -> teleswap.daemon.v1.ChildExited
+	14, // 12: teleswap.daemon.v1.ConnectUp.end:type_name -> teleswap.daemon.v1.End
 	5,  // 13: teleswap.daemon.v1.ConnectRequest.whole_machine:type_name -> teleswap.daemon.v1.WholeMachine
-	14, // 14: teleswap.daemon.v1.Event.step:type_name -> teleswap.daemon.v1.Step
-	15, // 15: teleswap.daemon.v1.Event.message:type_name -> teleswap.daemon.v1.Message
-	16, // 16: teleswap.daemon.v1.Event.prepare:type_name -> teleswap.daemon.v1.Prepare
-	22, // 17: teleswap.daemon.v1.Event.active:type_name -> teleswap.daemon.v1.Active
-	23, // 18: teleswap.daemon.v1.Event.restoring:type_name -> teleswap.daemon.v1.Restoring
-	25, // 19: teleswap.daemon.v1.Event.stop_child:type_name -> teleswap.daemon.v1.StopChild
-	26, // 20: teleswap.daemon.v1.Event.done:type_name -> teleswap.daemon.v1.Done
-	24, // 21: teleswap.daemon.v1.Event.may_restart:type_name -> teleswap.daemon.v1.MayRestart
-	0,  // 22: teleswap.daemon.v1.Step.state:type_name -> teleswap.daemon.v1.Step.State
-	17, // 23: teleswap.daemon.v1.Prepare.mounts:type_name -> teleswap.daemon.v1.Mount
-	20, // 24: teleswap.daemon.v1.Prepare.post_start:type_name -> teleswap.daemon.v1.Hook
-	20, // 25: teleswap.daemon.v1.Prepare.pre_stop:type_name -> teleswap.daemon.v1.Hook
-	21, // 26: teleswap.daemon.v1.Hook.http_get:type_name -> teleswap.daemon.v1.HTTPGet
-	7,  // 27: teleswap.daemon.v1.Active.published:type_name -> teleswap.daemon.v1.Publish
-	29, // 28: teleswap.daemon.v1.StatusReply.sessions:type_name -> teleswap.daemon.v1.Session
-	41, // 29: teleswap.daemon.v1.StatusReply.since:type_name -> google.protobuf.Timestamp
-	41, // 30: teleswap.daemon.v1.Session.since:type_name -> google.protobuf.Timestamp
-	14, // 31: teleswap.daemon.v1.Session.steps:type_name -> teleswap.daemon.v1.Step
-	6,  // 32: teleswap.daemon.v1.Session.ports:type_name -> teleswap.daemon.v1.PortMap
-	7,  // 33: teleswap.daemon.v1.Session.published:type_name -> teleswap.daemon.v1.Publish
-	32, // 34: teleswap.daemon.v1.TargetsReply.targets:type_name -> teleswap.daemon.v1.Target
-	33, // 35: teleswap.daemon.v1.Target.mark:type_name -> teleswap.daemon.v1.Mark
-	41, // 36: teleswap.daemon.v1.Mark.since:type_name -> google.protobuf.Timestamp
-	1,  // 37: teleswap.daemon.v1.Daemon.Swap:input_type -> teleswap.daemon.v1.SwapUp
-	3,  // 38: teleswap.daemon.v1.Daemon.Connect:input_type -> teleswap.daemon.v1.ConnectUp
-	18, // 39: teleswap.daemon.v1.Daemon.Logs:input_type -> teleswap.daemon.v1.LogChunk
-	27, // 40: teleswap.daemon.v1.Daemon.Status:input_type -> teleswap.daemon.v1.StatusRequest
-	30, // 41: teleswap.daemon.v1.Daemon.Targets:input_type -> teleswap.daemon.v1.TargetsRequest
-	34, // 42: teleswap.daemon.v1.Daemon.Namespaces:input_type -> teleswap.daemon.v1.NamespacesRequest
-	36, // 43: teleswap.daemon.v1.Daemon.Leave:input_type -> teleswap.daemon.v1.LeaveRequest
-	37, // 44: teleswap.daemon.v1.Daemon.Restore:input_type -> teleswap.daemon.v1.RestoreRequest
-	38, // 45: teleswap.daemon.v1.Daemon.Version:input_type -> teleswap.daemon.v1.VersionRequest
-	40, // 46: teleswap.daemon.v1.Daemon.Quit:input_type -> teleswap.daemon.v1.QuitRequest
-	13, // 47: teleswap.daemon.v1.Daemon.Swap:output_type -> teleswap.daemon.v1.Event
-	13, // 48: teleswap.daemon.v1.Daemon.Connect:output_type -> teleswap.daemon.v1.Event
-	19, // 49: teleswap.daemon.v1.Daemon.Logs:output_type -> teleswap.daemon.v1.LogsReply
-	28, // 50: teleswap.daemon.v1.Daemon.Status:output_type -> teleswap.daemon.v1.StatusReply
-	31, // 51: teleswap.daemon.v1.Daemon.Targets:output_type -> teleswap.daemon.v1.TargetsReply
-	35, // 52: teleswap.daemon.v1.Daemon.Namespaces:output_type -> teleswap.daemon.v1.NamespacesReply
-	13, // 53: teleswap.daemon.v1.Daemon.Leave:output_type -> teleswap.daemon.v1.Event
-	13, // 54: teleswap.daemon.v1.Daemon.Restore:output_type -> teleswap.daemon.v1.Event
-	39, // 55: teleswap.daemon.v1.Daemon.Version:output_type -> teleswap.daemon.v1.VersionReply
-	13, // 56: teleswap.daemon.v1.Daemon.Quit:output_type -> teleswap.daemon.v1.Event
-	47, // [47:57] is the sub-list for method output_type
-	37, // [37:47] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	6,  // 14: teleswap.daemon.v1.ConnectRequest.proxy:type_name -> teleswap.daemon.v1.Proxy
+	7,  // 15: teleswap.daemon.v1.ConnectRequest.forwards:type_name -> teleswap.daemon.v1.Forward
+	16, // 16: teleswap.daemon.v1.Event.step:type_name -> teleswap.daemon.v1.Step
+	17, // 17: teleswap.daemon.v1.Event.message:type_name -> teleswap.daemon.v1.Message
+	18, // 18: teleswap.daemon.v1.Event.prepare:type_name -> teleswap.daemon.v1.Prepare
+	24, // 19: teleswap.daemon.v1.Event.active:type_name -> teleswap.daemon.v1.Active
+	25, // 20: teleswap.daemon.v1.Event.restoring:type_name -> teleswap.daemon.v1.Restoring
+	27, // 21: teleswap.daemon.v1.Event.stop_child:type_name -> teleswap.daemon.v1.StopChild
+	28, // 22: teleswap.daemon.v1.Event.done:type_name -> teleswap.daemon.v1.Done
+	26, // 23: teleswap.daemon.v1.Event.may_restart:type_name -> teleswap.daemon.v1.MayRestart
+	0,  // 24: teleswap.daemon.v1.Step.state:type_name -> teleswap.daemon.v1.Step.State
+	19, // 25: teleswap.daemon.v1.Prepare.mounts:type_name -> teleswap.daemon.v1.Mount
+	22, // 26: teleswap.daemon.v1.Prepare.post_start:type_name -> teleswap.daemon.v1.Hook
+	22, // 27: teleswap.daemon.v1.Prepare.pre_stop:type_name -> teleswap.daemon.v1.Hook
+	23, // 28: teleswap.daemon.v1.Hook.http_get:type_name -> teleswap.daemon.v1.HTTPGet
+	9,  // 29: teleswap.daemon.v1.Active.published:type_name -> teleswap.daemon.v1.Publish
+	31, // 30: teleswap.daemon.v1.StatusReply.sessions:type_name -> teleswap.daemon.v1.Session
+	43, // 31: teleswap.daemon.v1.StatusReply.since:type_name -> google.protobuf.Timestamp
+	43, // 32: teleswap.daemon.v1.Session.since:type_name -> google.protobuf.Timestamp
+	16, // 33: teleswap.daemon.v1.Session.steps:type_name -> teleswap.daemon.v1.Step
+	8,  // 34: teleswap.daemon.v1.Session.ports:type_name -> teleswap.daemon.v1.PortMap
+	9,  // 35: teleswap.daemon.v1.Session.published:type_name -> teleswap.daemon.v1.Publish
+	34, // 36: teleswap.daemon.v1.TargetsReply.targets:type_name -> teleswap.daemon.v1.Target
+	35, // 37: teleswap.daemon.v1.Target.mark:type_name -> teleswap.daemon.v1.Mark
+	43, // 38: teleswap.daemon.v1.Mark.since:type_name -> google.protobuf.Timestamp
+	1,  // 39: teleswap.daemon.v1.Daemon.Swap:input_type -> teleswap.daemon.v1.SwapUp
+	3,  // 40: teleswap.daemon.v1.Daemon.Connect:input_type -> teleswap.daemon.v1.ConnectUp
+	20, // 41: teleswap.daemon.v1.Daemon.Logs:input_type -> teleswap.daemon.v1.LogChunk
+	29, // 42: teleswap.daemon.v1.Daemon.Status:input_type -> teleswap.daemon.v1.StatusRequest
+	32, // 43: teleswap.daemon.v1.Daemon.Targets:input_type -> teleswap.daemon.v1.TargetsRequest
+	36, // 44: teleswap.daemon.v1.Daemon.Namespaces:input_type -> teleswap.daemon.v1.NamespacesRequest
+	38, // 45: teleswap.daemon.v1.Daemon.Leave:input_type -> teleswap.daemon.v1.LeaveRequest
+	39, // 46: teleswap.daemon.v1.Daemon.Restore:input_type -> teleswap.daemon.v1.RestoreRequest
+	40, // 47: teleswap.daemon.v1.Daemon.Version:input_type -> teleswap.daemon.v1.VersionRequest
+	42, // 48: teleswap.daemon.v1.Daemon.Quit:input_type -> teleswap.daemon.v1.QuitRequest
+	15, // 49: teleswap.daemon.v1.Daemon.Swap:output_type -> teleswap.daemon.v1.Event
+	15, // 50: teleswap.daemon.v1.Daemon.Connect:output_type -> teleswap.daemon.v1.Event
+	21, // 51: teleswap.daemon.v1.Daemon.Logs:output_type -> teleswap.daemon.v1.LogsReply
+	30, // 52: teleswap.daemon.v1.Daemon.Status:output_type -> teleswap.daemon.v1.StatusReply
+	33, // 53: teleswap.daemon.v1.Daemon.Targets:output_type -> teleswap.daemon.v1.TargetsReply
+	37, // 54: teleswap.daemon.v1.Daemon.Namespaces:output_type -> teleswap.daemon.v1.NamespacesReply
+	15, // 55: teleswap.daemon.v1.Daemon.Leave:output_type -> teleswap.daemon.v1.Event
+	15, // 56: teleswap.daemon.v1.Daemon.Restore:output_type -> teleswap.daemon.v1.Event
+	41, // 57: teleswap.daemon.v1.Daemon.Version:output_type -> teleswap.daemon.v1.VersionReply
+	15, // 58: teleswap.daemon.v1.Daemon.Quit:output_type -> teleswap.daemon.v1.Event
+	49, // [49:59] is the sub-list for method output_type
+	39, // [39:49] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_daemon_proto_init() }
@@ -3505,7 +3763,7 @@ func file_daemon_proto_init() {
 		(*ConnectUp_ChildExited)(nil),
 		(*ConnectUp_End)(nil),
 	}
-	file_daemon_proto_msgTypes[12].OneofWrappers = []any{
+	file_daemon_proto_msgTypes[14].OneofWrappers = []any{
 		(*Event_Step)(nil),
 		(*Event_Message)(nil),
 		(*Event_Prepare)(nil),
@@ -3521,7 +3779,7 @@ func file_daemon_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_daemon_proto_rawDesc), len(file_daemon_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   40,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -159,9 +159,7 @@ func (l *Lease) RoundTrip(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	begun := time.Now()
-	_, err = client.PodView(ctx)
-	return time.Since(begun), err
+	return client.RoundTrip(ctx)
 }
 
 // Done is closed when the connection has ended, or the Lease was closed; Err then says why.

@@ -28,6 +28,8 @@ const (
 	LeftOut = "(left-out)"
 	// logLimit is what is read of an agent's log: its end.
 	logLimit = 1 << 20
+	// ourAnnotations begin so; they hold no secret.
+	ourAnnotations = "teleswap.dev/"
 )
 
 // Evidence is a text that tells how something of ours stands in a namespace.
@@ -213,7 +215,7 @@ func (g *gathering) hideTemplate(meta *metav1.ObjectMeta, t *corev1.PodTemplateS
 func (g *gathering) hideMeta(meta *metav1.ObjectMeta) {
 	meta.ManagedFields = nil
 	for key := range meta.Annotations {
-		if key != manifests.SessionKey {
+		if !strings.HasPrefix(key, ourAnnotations) {
 			meta.Annotations[key] = LeftOut
 		}
 	}

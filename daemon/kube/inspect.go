@@ -50,7 +50,10 @@ func Uses() []Use {
 	for _, k := range Kinds() {
 		all = append(all, Use{Name: "swap a " + string(k), Needed: Needed(k), Tunnel: true, Kind: k})
 	}
-	return append(all, Use{Name: "swap --new, expose", Needed: append(Needed(Deployment), forService()...), Tunnel: true})
+	return append(all,
+		Use{Name: "swap --new, expose", Needed: append(Needed(Deployment), forService()...), Tunnel: true},
+		Use{Name: "connect, forward", Needed: connectNeeds(), Tunnel: true},
+	)
 }
 
 // Review asks what is missing for each of the uses, in their order: nil for a use that may be had. It also tells who asks, as

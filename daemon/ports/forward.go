@@ -263,7 +263,8 @@ func (r *route) lost(err error) {
 	defer r.mu.Unlock()
 	if !r.missing {
 		r.missing = true
-		r.cfg.Say(true, fmt.Sprintf("%s does not answer: %v; connections to it wait, up to %s", r.to, err, r.cfg.Patience))
+		why := strings.TrimPrefix(err.Error(), r.to.String()+": ") // some errors name it, too
+		r.cfg.Say(true, fmt.Sprintf("%s does not answer: %s; connections to it wait, up to %s", r.to, why, r.cfg.Patience))
 	}
 }
 

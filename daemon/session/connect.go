@@ -70,6 +70,7 @@ func (s *Session) connect(ctx context.Context, sw *swap) (string, error) {
 	s.mu.Lock()
 	s.namespace, s.context, s.transport, s.agentPod = st.Namespace, st.Context, st.Transport, st.AgentPod
 	s.mu.Unlock()
+	s.setMeter(leaseMeter{lease})
 	s.attending.Go(func() { s.endWithLease(lease) })
 	return fmt.Sprintf("%s by %s; %s", st.Namespace, st.Transport, lease.Ranges().How), nil
 }
@@ -90,6 +91,11 @@ func (s *Session) beginUse(ctx context.Context, sw *swap) (string, error) {
 	detail, err := use.Begin(ctx, sw.lease, func(warning bool, format string, args ...any) { s.say(warning, format, args...) })
 	if err != nil {
 		return "", err
+	}
+	if p, ok := use.(publisherUse); ok {
+		s.mu.Lock()
+		s.published = p.Published()
+		s.mu.Unlock()
 	}
 	s.attending.Go(func() {
 		select {

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/teleswap/teleswap/daemon/kube"
 	"github.com/teleswap/teleswap/daemon/link"
@@ -27,11 +28,13 @@ type tunnels interface {
 // agentLink is a Link over a tunnel that is dialled again when it breaks.
 type agentLink struct {
 	tunnels
-	cfg   LinkConfig
-	log   *slog.Logger
-	stop  context.CancelFunc
-	loops sync.WaitGroup
-	quiet chan struct{}
+	cfg  LinkConfig
+	log  *slog.Logger
+	stop context.CancelFunc
+	// queries counts the questions that were put to the pod's resolver.
+	queries atomic.Uint64
+	loops   sync.WaitGroup
+	quiet   chan struct{}
 	// attached brings what serves to the accepting loop, once.
 	attached chan served
 	// outlets brings a proxy to its loop, once.

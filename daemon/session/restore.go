@@ -260,6 +260,7 @@ func (s *Session) letGo(ctx context.Context, sw *swap, reason string) {
 		case <-ctx.Done():
 		}
 	}
+	s.setMeter(nil)
 	errs := []error{s.endUse(ctx, sw)}
 	if sw.box != nil {
 		errs = append(errs, sw.box.Kill())

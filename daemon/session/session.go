@@ -81,7 +81,8 @@ type Session struct {
 	childPID  int
 	ports     []kube.PortMap
 	published []Publish
-	link      Link // nil: not dialled, or closed
+	meter     meter // nil: there is no way to an agent
+	link      Link  // nil: not dialled, or closed
 	why       ending
 	outcome   Outcome
 	watchers  map[*watcher]struct{}

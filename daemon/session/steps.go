@@ -335,6 +335,7 @@ func (s *Session) dial(ctx context.Context, sw *swap) (detail string, err error)
 	}
 	link := sw.link
 	s.setLink(link)
+	s.meterLink(link)
 	grace := sw.target.Grace()
 	s.attending.Go(func() { s.endWithLink(link, grace) })
 	sw.view, err = sw.link.View(ctx)

@@ -199,6 +199,7 @@ func (l *agentLink) exchange(ctx context.Context, msg []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.queries.Add(1)
 	return client.Exchange(ctx, msg)
 }
 
