@@ -166,6 +166,7 @@ func sessionOf(st session.Status, m session.Measured) *api.Session {
 		Container: st.Container, Connects: st.Connect,
 	}
 	out.Transport = cmp.Or(m.Transport, out.Transport)
+	out.AgentPod = cmp.Or(m.AgentPod, out.AgentPod)
 	out.RoundTripMicroseconds = m.RoundTrip.Microseconds()
 	out.BytesIn, out.BytesOut, out.DnsQueries, out.HostChanges = m.In, m.Out, m.Queries, m.Changes
 	for _, step := range st.Steps {

@@ -37,8 +37,10 @@ func TestParseForward(t *testing.T) {
 		}
 	}
 	for _, c := range []struct{ texts, says string }{
-		{"a:80 b:80", "port 80 of this machine is given twice"}, {"a:80:81 b:90:81", "port 81 of this machine is given twice"},
-		{"a:80 b:80/udp", ""}, {"a:80:0 b:80:0", ""},
+		{"a:80 b:80", "port 80 of this machine is given twice"},
+		{"a:80:81 b:90:81", "port 81 of this machine is given twice"},
+		{"a:80 b:80/udp", ""},
+		{"a:80:0 b:80:0", ""},
 	} {
 		_, err := parseForwards(strings.Fields(c.texts))
 		if (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {

@@ -22,6 +22,7 @@ type meter interface {
 // Measured is how the way to a session's agent does. What connects of one namespace share is counted for all of them.
 type Measured struct {
 	Transport string
+	AgentPod  string        // the one that there is now; empty: the first
 	RoundTrip time.Duration // 0: there was no answer in time
 	In, Out   uint64        // bytes
 	Queries   uint64
@@ -55,6 +56,9 @@ func (s *Session) Measure(ctx context.Context) Measured {
 		return out
 	}
 	out.Transport = m.Transport()
+	if l, ok := m.(leaseMeter); ok { // whose agents come and go
+		out.AgentPod = l.Status().AgentPod
+	}
 	out.In, out.Out = m.Traffic()
 	out.Queries = m.Queries()
 	if took, err := m.RoundTrip(ctx); err == nil {
