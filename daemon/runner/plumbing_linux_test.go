@@ -2,6 +2,7 @@ package runner
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -194,4 +195,34 @@ func openPairOf(t *testing.T) (master, slave *os.File, err error) {
 		return nil
 	})
 	return master, slave, err
+}
+
+// TestHeldLeavesNothing: when one of our ends cannot be doubled, those that were are closed with the rest.
+func TestHeldLeavesNothing(t *testing.T) {
+	good, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad, w2, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []*os.File{w, w2, bad} {
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := &plumbing{sources: []*os.File{good, bad}}
+	if _, err := p.held(); err == nil {
+		t.Fatal("a closed file was doubled")
+	}
+	if len(p.given) != 1 {
+		t.Fatalf("%d files are to be closed, want the first's double", len(p.given))
+	}
+	double := p.given[0]
+	p.abandon()
+	if _, err := double.Stat(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("the double is still open: %v", err)
+	}
+	_ = good.Close()
 }
