@@ -54,6 +54,8 @@ type Config struct {
 	StateDir              string
 	// User and Host are as they stand in marks.
 	User, Host string
+	// HostDir is where root's part keeps its record of what it has changed on this machine; empty: there is no such place.
+	HostDir string
 	// ResolvConf is the laptop's resolv.conf(5); empty: this system has none that counts.
 	ResolvConf string
 }

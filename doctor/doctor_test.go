@@ -210,6 +210,22 @@ func TestLeftoverRecord(t *testing.T) {
 	}
 }
 
+func TestLeftoverNetwork(t *testing.T) {
+	cfg := config(t, kube.Connection{})
+	cfg.HostDir = t.TempDir()
+	_, found := examine(t, cfg)
+	if f := found("leftovers")[0]; f.State != OK {
+		t.Errorf("without a record: %+v", f)
+	}
+	if err := os.WriteFile(filepath.Join(cfg.HostDir, "host.json"), []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, found = examine(t, cfg)
+	if f := found("leftovers")[0]; f.State != Not || !strings.Contains(f.Says, cfg.HostDir) || !strings.Contains(f.Do, "sudo teleswap") {
+		t.Errorf("%+v", f)
+	}
+}
+
 func TestDaemonThatIsNoDaemon(t *testing.T) {
 	cfg := config(t, kube.Connection{})
 	if err := os.WriteFile(cfg.Paths.Dir, nil, 0o600); err != nil {

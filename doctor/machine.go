@@ -12,6 +12,7 @@ import (
 
 	"github.com/teleswap/teleswap/agentimage"
 	"github.com/teleswap/teleswap/daemon/api"
+	"github.com/teleswap/teleswap/daemon/host/warden"
 	"github.com/teleswap/teleswap/daemon/ledger"
 	"github.com/teleswap/teleswap/daemon/sandbox"
 )
@@ -104,6 +105,11 @@ func (e *Examination) checkDaemon(ctx context.Context) {
 func (e *Examination) checkLeftovers(ctx context.Context) {
 	const check = "leftovers"
 	found := e.checkMarks(ctx)
+	if e.cfg.HostDir != "" && warden.LeftBehind(e.cfg.HostDir) {
+		found = true
+		e.not(check, "this machine's network is as a killed connect has left it: its record is in "+e.cfg.HostDir,
+			"every teleswap command puts it back, as root: run one at a terminal, or `sudo teleswap "+warden.Arg+"`")
+	}
 	dir := filepath.Join(e.cfg.StateDir, "sessions")
 	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
 		if !found {

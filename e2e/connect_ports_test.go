@@ -169,6 +169,21 @@ func TestConnectForwardFollows(t *testing.T) {
 		}
 		return ""
 	})
+	if w.Lab.Embedded() {
+		t.Log("the laptop is cut off until the tunnel breaks")
+		before := strings.Count(w.DaemonLog(), "the tunnel broke")
+		mend := w.CutOff()
+		w.Eventually("the tunnel to break", func() string {
+			if strings.Count(w.DaemonLog(), "the tunnel broke") > before {
+				return ""
+			}
+			return "it stands"
+		})
+		waits := w.Start(scene.How{}, curl, "-sSf", "--max-time", "60", "http://"+at["web:80"]+"/self")
+		mend()
+		waits.WaitEnd(0)
+		ask()
+	}
 	run.SignalGroup(sigint)
 	run.WaitEnd(0)
 }

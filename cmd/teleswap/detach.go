@@ -121,11 +121,11 @@ func backgroundError(err error) error {
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
-		return errors.New("the swap ended before it was active")
+		return errors.New("the session ended before it was active")
 	case errors.As(err, &exit) && exit.ExitCode() > 0:
 		return &exitError{status: exit.ExitCode()}
 	}
-	return fmt.Errorf("the swap ended before it was active: %w", err)
+	return fmt.Errorf("the session ended before it was active: %w", err)
 }
 
 // background is this program, started again.

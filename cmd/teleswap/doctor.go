@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/teleswap/teleswap/daemon/host/warden"
 	"github.com/teleswap/teleswap/doctor"
 )
 
@@ -72,7 +73,7 @@ func (a *app) doctorConfig() (doctor.Config, error) {
 	}
 	cfg := doctor.Config{
 		Connection: conn, Version: version, Build: buildID(), Image: defaultImage(os.Getenv), Paths: a.paths, StateDir: a.state,
-		User: userName(), Host: hostName(),
+		User: userName(), Host: hostName(), HostDir: warden.Dir,
 	}
 	if runtime.GOOS != "windows" && runtime.GOOS != "darwin" { // whose resolvers have other places
 		cfg.ResolvConf = "/etc/resolv.conf"

@@ -19,6 +19,7 @@ import (
 
 	"github.com/teleswap/teleswap/bugreport"
 	"github.com/teleswap/teleswap/daemon/api"
+	"github.com/teleswap/teleswap/daemon/host/warden"
 	"github.com/teleswap/teleswap/daemon/kube"
 	"github.com/teleswap/teleswap/doctor"
 )
@@ -234,6 +235,9 @@ func (g *gathered) files() {
 		default:
 			g.add(filepath.Base(name), "the daemon's log", text)
 		}
+	}
+	if text, err := os.ReadFile(filepath.Join(warden.Dir, "host.json")); err == nil { // mostly there is none
+		g.add("host.json", "what a connect has changed on this machine", text)
 	}
 	records, err := filepath.Glob(filepath.Join(g.app.state, "sessions", "*.json"))
 	g.missed(err)
