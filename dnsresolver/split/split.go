@@ -25,6 +25,9 @@ const (
 	aliasPatience = 2 * time.Second
 	// stalePatience is what it has where an older answer would do: less than the C library waits for us (osdns).
 	stalePatience = 700 * time.Millisecond
+	// maxAsking bounds the questions to the cluster that are under way: fewer than a socket's (serve), so that names outside are answered
+	// while all of these wait.
+	maxAsking = 192
 	headerSize    = 12
 	// ownSize is what we take by UDP (RFC 6891 section 6.2.5's customary value, in bytes).
 	ownSize = 1232
@@ -59,6 +62,7 @@ type Resolver struct {
 	cfg     Config
 	domains []string
 	cache   cache
+	asking  chan struct{} // one for each question to the cluster that is under way
 	// Asked and Cached count the queries, and those that were answered from the cache.
 	Asked, Cached atomic.Int64
 }
@@ -68,7 +72,7 @@ func New(cfg Config) *Resolver {
 	if cfg.ClusterDomain == "" {
 		cfg.ClusterDomain = "cluster.local"
 	}
-	r := &Resolver{cfg: cfg}
+	r := &Resolver{cfg: cfg, asking: make(chan struct{}, maxAsking)}
 	for _, d := range append([]string{cfg.ClusterDomain}, cfg.Domains...) {
 		if d = dns.CanonicalName(d); d != "." {
 			r.domains = append(r.domains, d)
@@ -185,6 +189,12 @@ func (r *Resolver) askFor(ctx context.Context, q *dns.Msg, full string, where ro
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
+	select {
+	case r.asking <- struct{}{}:
+		defer func() { <-r.asking }()
+	default:
+		return nil
+	}
 	a := r.ask(ctx, q, full)
 	if a != nil && a.Rcode != dns.RcodeServerFailure {
 		r.cache.put(q, a, time.Now())

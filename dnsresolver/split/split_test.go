@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -196,6 +197,35 @@ func TestStale(t *testing.T) {
 		if a := ask(t, r, "service-b.shop.svc.cluster.local.", dns.TypeA); a.Rcode != dns.RcodeServerFailure {
 			t.Errorf("after all that time: %v", a)
 		}
+	})
+}
+
+// TestManyWaitForTheCluster: names outside do not wait behind them.
+func TestManyWaitForTheCluster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster, _, cfg := world()
+		cluster.down = true
+		r := New(cfg)
+		var waiting sync.WaitGroup
+		for i := range maxAsking {
+			waiting.Go(func() {
+				if _, err := r.Query(t.Context(), question(strconv.Itoa(i)+".shop.svc.cluster.local.", dns.TypeA)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		began := time.Now()
+		if a := ask(t, r, "one-more.shop.svc.cluster.local.", dns.TypeA); a.Rcode != dns.RcodeServerFailure {
+			t.Errorf("one more: %v", a)
+		}
+		if a := ask(t, r, "public.example.com.", dns.TypeA); a.Rcode != dns.RcodeSuccess {
+			t.Errorf("outside: %v", a)
+		}
+		if took := time.Since(began); took > 0 {
+			t.Errorf("they waited %v", took)
+		}
+		waiting.Wait()
 	})
 }
 
