@@ -27,8 +27,8 @@ const (
 	stalePatience = 700 * time.Millisecond
 	// maxAsking bounds the questions to the cluster that are under way: fewer than a socket's (serve), so that names outside are answered
 	// while all of these wait.
-	maxAsking = 192
-	headerSize    = 12
+	maxAsking  = 192
+	headerSize = 12
 	// ownSize is what we take by UDP (RFC 6891 section 6.2.5's customary value, in bytes).
 	ownSize = 1232
 )
