@@ -135,8 +135,8 @@ func differs(before, now string) string {
 	return fmt.Sprintf("now:\n%s\nbefore:\n%s", now, before)
 }
 
-// lookUpMany looks a name up 1,000 times a second for ten seconds, at the resolver that resolv.conf names first: none may fail, and of
-// 100 answers 99 must come within a millisecond, in one of three rounds at least: others use this machine, too.
+// lookUpMany looks a name up 1,000 times a second for ten seconds, at the resolver that resolv.conf names first: none may fail, and 99 of
+// 100 answers must come within a millisecond of what a bare echo takes on this machine, which others use, too; in one of three rounds.
 func lookUpMany(t *testing.T, m *scene.Machine, name string) {
 	t.Helper()
 	conf := m.Do("cat", "/etc/resolv.conf")
@@ -144,27 +144,29 @@ func lookUpMany(t *testing.T, m *scene.Machine, name string) {
 	if server == nil {
 		t.Fatalf("no nameserver in %s", conf)
 	}
+	echo := m.Echo()
 	const rounds = 3
 	for round := range rounds {
-		took, failed := lookUpRound(t, m, net.JoinHostPort(server[1], "53"), name)
-		if len(failed) > 0 {
+		bare, failed := lookUpRound(t, m, echo, name, 2)
+		took, failedToo := lookUpRound(t, m, net.JoinHostPort(server[1], "53"), name, 10)
+		if failed = append(failed, failedToo...); len(failed) > 0 {
 			t.Fatalf("%d of %d lookups failed, the first: %s", len(failed), len(took), failed[0])
 		}
-		p50, p99 := took[len(took)/2], took[len(took)*99/100]
-		t.Logf("%d lookups of a cached name: p50 %v, p99 %v, worst %v", len(took), p50, p99, took[len(took)-1])
-		if p99 <= time.Millisecond {
+		p50, p99, limit := took[len(took)/2], took[len(took)*99/100], bare[len(bare)*99/100]
+		t.Logf("%d lookups of a cached name: p50 %v, p99 %v, worst %v; a bare echo: p50 %v, p99 %v", len(took), p50, p99, took[len(took)-1], bare[len(bare)/2], limit)
+		if p99 <= time.Millisecond+limit {
 			return
 		}
 		if round == rounds-1 {
-			t.Errorf("p99 of a cached name is %v, at most 1ms is wanted", p99)
+			t.Errorf("p99 of a cached name is %v, at most 1ms more than %v is wanted", p99, limit)
 		}
 	}
 }
 
 // lookUpRound is one round: how long the lookups took, sorted, and what failed.
-func lookUpRound(t *testing.T, m *scene.Machine, server, name string) (took []time.Duration, failed []string) {
+func lookUpRound(t *testing.T, m *scene.Machine, server, name string, seconds int) (took []time.Duration, failed []string) {
 	t.Helper()
-	const perSecond, seconds = 1000, 10
+	const perSecond = 1000
 	q := new(dns.Msg)
 	q.SetQuestion(name, dns.TypeA)
 	err := m.Dial("udp", server, func(c net.Conn) error {
@@ -182,7 +184,7 @@ func lookUpRound(t *testing.T, m *scene.Machine, server, name string) (took []ti
 				a, err = conn.ReadMsg()
 			}
 			took = append(took, time.Since(began))
-			if err != nil || a.Id != q.Id || a.Rcode != dns.RcodeSuccess || len(a.Answer) != 1 {
+			if err != nil || a.Id != q.Id || a.Rcode != dns.RcodeSuccess || a.Response && len(a.Answer) != 1 {
 				failed = append(failed, fmt.Sprint(err, a))
 			}
 		}

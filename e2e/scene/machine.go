@@ -327,3 +327,22 @@ func (m *Machine) Wardens() []Process {
 	}
 	return found
 }
+
+// Echo answers datagrams on the machine with what was in them, until the test's end; the address is told.
+func (m *Machine) Echo() string {
+	m.w.T.Helper()
+	pc, err := m.net.listenPacket("udp", "127.0.0.3:0")
+	m.w.must(err, "listen for datagrams")
+	m.closers = append(m.closers, pc)
+	m.serving.Go(func() {
+		buf := make([]byte, 64<<10)
+		for {
+			n, from, err := pc.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			_, _ = pc.WriteTo(buf[:n], from) // who asked sees that no answer comes
+		}
+	})
+	return pc.LocalAddr().String()
+}
