@@ -28,6 +28,8 @@ const (
 	wardenPatience = 2 * time.Minute
 	// lookupPatience bounds what is looked up on the way: names of flags, the API server's, namespaces.
 	lookupPatience = 5 * time.Second
+	// resolverStep is host's last.
+	resolverStep = "resolver"
 )
 
 // wholeRequest asks for this whole machine to be connected.
@@ -74,10 +76,9 @@ type whole struct {
 	ready  chan struct{} // closed when it stands, or never will
 	failed chan struct{} // closed when root's part has gone
 
-	// conn, lines and err are set before ready is closed.
-	conn  *host.Connection
-	lines []string
-	err   error
+	// conn and err are set before ready is closed.
+	conn *host.Connection
+	err  error
 
 	users int // guarded by wholes.mu
 }
@@ -171,7 +172,7 @@ func (u *wholeUse) Begin(ctx context.Context, lease *connect.Lease, tell session
 	u.whole, u.lease = w, lease
 	w.way.add(lease)
 	if first {
-		w.conn, w.lines, w.err = u.all.begin(ctx, w, u.req, lease)
+		w.conn, w.err = u.all.begin(ctx, w, u.req, lease, tell)
 		close(w.ready)
 		if w.conn != nil {
 			go w.watch() // ends with root's part, which ends with the connection
@@ -187,9 +188,6 @@ func (u *wholeUse) Begin(ctx context.Context, lease *connect.Lease, tell session
 	}
 	if !first {
 		return "shared with the session that connected it", nil
-	}
-	for _, line := range w.lines {
-		tell(false, "%s", line)
 	}
 	return w.conn.Choice.String(), nil
 }
@@ -255,42 +253,37 @@ func (a *wholes) leave(w *whole) (last bool) {
 	return true
 }
 
-// begin looks at the machine, waits for root's part and connects. lines are for the user.
-func (a *wholes) begin(ctx context.Context, w *whole, req wholeRequest, lease *connect.Lease) (*host.Connection, []string, error) {
+// begin looks at the machine, waits for root's part and connects.
+func (a *wholes) begin(ctx context.Context, w *whole, req wholeRequest, lease *connect.Lease, tell session.Tell) (*host.Connection, error) {
 	cfg, err := a.config(ctx, w, req, lease)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	prepared, err := host.Prepare(ctx, cfg)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if req.Warden == "" {
-		return nil, nil, errors.New("there is no session any more to share this machine with; run the command again")
+		return nil, errors.New("there is no session any more to share this machine with; run the command again")
+	}
+	for _, c := range prepared.Plan.Conflicts {
+		tell(true, "%s", c)
+	}
+	if len(prepared.Plan.Mapped) > 0 {
+		tell(false, "names lead to addresses of %s instead of %v", req.Map, prepared.Plan.Mapped)
 	}
 	waiting, cancel := context.WithTimeoutCause(ctx, wardenPatience, errors.New("root's part of the connection did not come"))
 	defer cancel()
 	root, err := a.wardens.Await(waiting, req.Warden)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	var lines []string
-	conn, err := prepared.Connect(ctx, root, func(step, detail string, done bool) {
+	return prepared.Connect(ctx, root, func(step, detail string, done bool) {
 		a.log.Info("this machine", "step", step, "done", done, "detail", detail)
-		if done && step == "routes" {
-			lines = append(lines, "routed here: "+detail)
+		if done && step != resolverStep { // that is the last, and the answer
+			tell(false, "%s %s", step, detail)
 		}
 	})
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, c := range prepared.Plan.Conflicts {
-		lines = append(lines, "in spite of a conflict: "+c.String())
-	}
-	if len(prepared.Plan.Mapped) > 0 {
-		lines = append(lines, fmt.Sprintf("names lead to addresses of %s instead of %v", req.Map, prepared.Plan.Mapped))
-	}
-	return conn, lines, nil
 }
 
 // config is what the machine is connected to, and how.

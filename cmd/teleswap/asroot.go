@@ -50,11 +50,11 @@ func (a *app) putBack(ctx context.Context, args []string) {
 	if len(args) == 0 || strings.HasPrefix(args[0], "__") || args[0] == "daemon" || args[0] == "completion" || !warden.LeftBehind(warden.Dir) {
 		return
 	}
-	about := "a connection"
+	about := "connected"
 	if r, err := warden.Read(warden.Dir); err == nil && r.About != "" {
 		about = r.About
 	}
-	if err := a.asRoot(ctx, "put back this machine's network, as "+about+" was killed while it was connected"); err != nil {
+	if err := a.asRoot(ctx, "put back this machine's network, which was "+about+" when that was killed"); err != nil {
 		fmt.Fprintf(a.err, "! %v\n", errors.Unwrap(err))
 		fmt.Fprintf(a.err, "! this machine's resolver still names us, who do not answer: `sudo %s %s` puts it back\n", os.Args[0], warden.Arg)
 	}

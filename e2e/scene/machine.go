@@ -29,6 +29,7 @@ type Machine struct {
 	Name, Address string
 
 	w       *World
+	kind    MachineKind
 	etc     string
 	servers []*dns.Server
 	closers []io.Closer
@@ -82,7 +83,7 @@ func (w *World) OwnMachine(kind MachineKind) *Machine {
 	if w.Lab.Laptop.holder == nil {
 		w.T.Skip("a machine of the test's own needs the embedded cluster: unset " + KubeconfigVariable)
 	}
-	m := &Machine{w: w, Name: outsideName, Address: outsideAddr}
+	m := &Machine{w: w, kind: kind, Name: outsideName, Address: outsideAddr}
 	dir := filepath.Join(w.Lab.Dir, filepath.Base(w.dir)+"-machine")
 	m.etc = filepath.Join(dir, "etc")
 	w.must(os.MkdirAll(dir, 0o755), "make the machine's folder")
@@ -258,8 +259,12 @@ func (m *Machine) Try(argv ...string) (string, error) {
 func (m *Machine) State() string {
 	m.w.T.Helper()
 	var b strings.Builder
+	file := "stat -L -c %n,%i,%a,%u,%g /etc/resolv.conf"
+	if m.kind.Resolved { // who writes it anew when he likes
+		file = "readlink /etc/resolv.conf"
+	}
 	for _, argv := range []string{
-		"cat /etc/resolv.conf", "stat -L -c %n,%i,%a,%u,%g /etc/resolv.conf", "ip -o link", "ip -o addr", "ip route show table all", "ip -6 route show table all",
+		"cat /etc/resolv.conf", file, "ip -o link", "ip -o addr", "ip route show table all", "ip -6 route show table all",
 		"ip rule", "ip -6 rule", "nft list ruleset", "find /etc /run /var/lib -ignore_readdir_race -name *teleswap*.* -o -path */teleswap/*.json",
 	} {
 		fmt.Fprintf(&b, "$ %s\n%s", argv, m.Do(strings.Fields(argv)...))
@@ -287,10 +292,15 @@ func (m *Machine) takeDown() {
 // Lookup asks the machine's C library for a name's IPv4 address; "" if there is none.
 func (m *Machine) Lookup(ctx context.Context, name string) (string, error) {
 	cmd := m.command(m.w.User, "/", []string{"PATH=" + os.Getenv("PATH"), m.w.marker()}, "getent", "ahostsv4", name)
+	var out strings.Builder
+	cmd.Stdout = &out
+	if err := cmd.Start(); err != nil {
+		return "", err
+	}
 	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
 	defer stop()
-	out, err := cmd.Output()
-	first, _, _ := strings.Cut(string(out), " ")
+	err := cmd.Wait()
+	first, _, _ := strings.Cut(out.String(), " ")
 	return first, err
 }
 

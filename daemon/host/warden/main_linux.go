@@ -40,7 +40,7 @@ func Main(ctx context.Context, args []string, stderr *os.File) int {
 	case len(args) == 0:
 		var was Record
 		if was, err = Recover(ctx); err == nil && was.Session != "" {
-			fmt.Fprintf(stderr, "teleswap: put this machine's network back: %s\n", was.About)
+			fmt.Fprintf(stderr, "· put this machine's network back: it was killed while it was %s\n", was.About)
 		}
 	case len(args) == 2 && os.Getenv(stayVariable) == "":
 		err = stay(args, stderr)
