@@ -155,13 +155,8 @@ type wholeUse struct {
 // Name implements session.Use.
 func (*wholeUse) Name() string { return "this machine" }
 
-// Changes are what was changed on this machine; see session.Measured.
-func (u *wholeUse) Changes() []string {
-	if u.whole == nil {
-		return nil
-	}
-	return u.whole.lines
-}
+// Changes are what was changed on this machine; see session.Measured. It is called once Begin has succeeded.
+func (u *wholeUse) Changes() []string { return u.whole.conn.Changes() }
 
 // Begin implements session.Use.
 func (u *wholeUse) Begin(ctx context.Context, lease *connect.Lease, tell session.Tell) (string, error) {

@@ -255,6 +255,15 @@ func (c *Connection) Close(ctx context.Context) error {
 	return c.err
 }
 
+// Changes are what differs on the machine while it is connected, a line each.
+func (c *Connection) Changes() []string {
+	return []string{
+		fmt.Sprintf("network device %s, %v", c.device, c.Plan.Address.Addr()),
+		"routes to it: " + listOf(c.Plan.Routes),
+		fmt.Sprintf("resolver asks %v for names, by %s", c.server, c.Choice),
+	}
+}
+
 // Counts are what our resolver was asked, and answered from memory.
 func (c *Connection) Counts() (asked, cached int64) {
 	return c.resolver.Asked.Load(), c.resolver.Cached.Load()

@@ -32,5 +32,8 @@ func (*Connection) Done() <-chan struct{} { return nil }
 // Close does nothing.
 func (*Connection) Close(context.Context) error { return nil }
 
+// Changes are none.
+func (*Connection) Changes() []string { return nil }
+
 // Counts are none.
 func (*Connection) Counts() (asked, cached int64) { return 0, 0 }
