@@ -28,8 +28,10 @@ const (
 	quietPatience = time.Second
 	// streamSilence is when an answer that has begun is no longer waited for: it may be one without an end.
 	streamSilence = 100 * time.Millisecond
-	// look is how often it is looked whether the process listens again.
-	look = 20 * time.Millisecond
+	// look is how often it is looked whether the process listens again, at most; it takes the kernel some milliseconds, so
+	// it waits lookRest times as long as the last look took.
+	look     = 20 * time.Millisecond
+	lookRest = 4
 )
 
 // Listens tells the sockets that listen where the process is.
@@ -51,6 +53,7 @@ type Gate struct {
 
 	at     Listens // nil: not yet
 	looked time.Time
+	took   time.Duration
 	ports  map[uint16]struct{} // what listened then
 }
 
@@ -247,12 +250,13 @@ func (g *Gate) listensOn(port uint16) bool {
 	if g.at == nil {
 		return false
 	}
-	if now := g.now(); g.ports == nil || now.Sub(g.looked) >= look {
+	if now := g.now(); g.ports == nil || now.Sub(g.looked) >= max(look, lookRest*g.took) {
+		began := time.Now()
 		sockets, err := g.at.Listening()
 		if err != nil {
 			return false
 		}
-		g.looked, g.ports = now, map[uint16]struct{}{}
+		g.looked, g.took, g.ports = now, time.Since(began), map[uint16]struct{}{}
 		for _, s := range sockets {
 			if strings.HasPrefix(s.Network, "tcp") {
 				g.ports[s.Addr.Port()] = struct{}{}

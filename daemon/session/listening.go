@@ -13,9 +13,11 @@ import (
 )
 
 const (
-	// listenEvery is how often the sandbox's sockets are read: it is one small file,
-	// and what it costs is time until the first request.
+	// listenEvery is how often the sandbox's sockets are read, at most: what it costs is time until the first request. The
+	// kernel goes through the tables of all namespaces for that, some milliseconds, and the process that is waited for
+	// may be compiling: so it waits listenRest times as long as the last look took.
 	listenEvery = 20 * time.Millisecond
+	listenRest  = 4
 	// listenPatience is how long a process may take to listen before the user is told.
 	// `go run` compiles first; who waits longer than this wants to know why.
 	listenPatience = 3 * time.Second
@@ -82,14 +84,16 @@ func joinPorts(ports []port) string {
 // that takes long, and again when the process listens on yet another port. That it
 // listens on less is what processes do that end.
 func (s *Session) awaitListening(ctx context.Context, at listens, need []port) error {
-	tick := time.NewTicker(listenEvery)
+	tick := time.NewTimer(listenEvery)
 	defer tick.Stop()
 	patience := time.NewTimer(listenPatience)
 	defer patience.Stop()
 	late, told := false, false
 	var warned []port
 	for {
+		began := time.Now()
 		have, err := listensOn(at, need)
+		tick.Reset(max(listenEvery, listenRest*time.Since(began)))
 		if err != nil {
 			return afterBox(ctx, err)
 		}
