@@ -85,8 +85,16 @@ func (e *Examination) checkPermissions(ctx context.Context) {
 	if len(may) > 0 {
 		e.ok(check, fmt.Sprintf("%s may, in namespace %s: %s", orYou(user), e.cluster.Namespace(), strings.Join(may, ", ")))
 	}
+	var named []kube.Missing // said once is enough
 	for _, l := range lacking {
-		f := Finding{Check: check, State: Note, Says: fmt.Sprintf("to %s: %s", strings.Join(l.names, ", "), l.missing.Why()), Do: l.missing.Do()}
+		m := *l.missing
+		m.Missing = slices.DeleteFunc(slices.Clone(m.Missing), func(p kube.Missing) bool { return slices.Contains(named, p) })
+		named = append(named, m.Missing...)
+		why := "nothing beyond that is missing"
+		if len(m.Missing) > 0 {
+			why = m.Why()
+		}
+		f := Finding{Check: check, State: Note, Says: fmt.Sprintf("to %s: %s", strings.Join(l.names, ", "), why), Do: m.Do()}
 		if l.matters {
 			f.State = Not
 		}
