@@ -27,7 +27,7 @@ type wholeFlags struct {
 
 func (f *wholeFlags) add(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.userOnly, "user-only", false, "never ask for root: do not touch this machine's network")
-	flags.BoolVarP(&f.detach, "detach", "d", false, "go on in the background; `teleswap disconnect` ends it")
+	flags.BoolVarP(&f.detach, "detach", "d", false, "go on in the background; `teleswap disconnect` ends it, `teleswap leave ID` a proxy")
 	flags.StringArrayVar(&f.never, "never-proxy", nil, "range, address or name that is left as it is (may be repeated)")
 	flags.BoolVar(&f.allowConflicts, "allow-conflicts", false, "give the cluster addresses that lead elsewhere on this machine")
 	flags.StringVar(&f.mapTo, "map", "", "have addresses of this range stand for the cluster's that lead elsewhere on this machine")
