@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -73,7 +74,28 @@ func (a *app) use(ctx context.Context, req *api.ConnectRequest, words useWords) 
 	u.ui.stop()
 	cancel()
 	<-receiving
+	if errors.Is(err, errDaemonDied) {
+		return a.afterDeath(err)
+	}
 	return err
+}
+
+// errDaemonDied says that a session ended with its daemon.
+var errDaemonDied = errors.New("the daemon died, and the connection with it")
+
+// rescuePatience bounds the start of a new daemon after one has died.
+const rescuePatience = 30 * time.Second
+
+// afterDeath has a new daemon take away what the dead one has left in the cluster.
+func (a *app) afterDeath(died error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), rescuePatience)
+	defer cancel()
+	c, err := a.dial(ctx)
+	if err != nil {
+		return fmt.Errorf("%w, and no new one could be started: %w", died, err)
+	}
+	closeQuietly(c)
+	return fmt.Errorf("%w; its log: %s", died, a.paths.Log)
 }
 
 // receiveLoop passes on what the daemon says; it ends with the stream or with ctx.
@@ -98,7 +120,7 @@ func (u *using) loop(from <-chan received, signals <-chan os.Signal) error {
 		case r := <-from:
 			switch {
 			case r.err != nil && api.Broken(r.err):
-				return fmt.Errorf("the daemon died, and the connection with it; its log: %s", u.app.paths.Log)
+				return errDaemonDied
 			case r.err != nil:
 				return callError(r.err)
 			}
