@@ -74,7 +74,12 @@ func (a *app) connectCommand(command []string) *cobra.Command {
 			if err := o.whole.check(cmd.Flags(), here); err != nil {
 				return err
 			}
-			if here {
+			switch {
+			case here && o.whole.userOnly:
+				fmt.Fprintln(a.err, userOnlyLine)
+				o.proxy.at = proxyDefault
+				return a.connectProxy(cmd, &o, command)
+			case here:
 				return a.connectWhole(cmd.Context(), &o)
 			}
 			command, err := o.command(args, cmd.ArgsLenAtDash(), command, os.Getenv)

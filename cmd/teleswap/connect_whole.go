@@ -26,7 +26,7 @@ type wholeFlags struct {
 }
 
 func (f *wholeFlags) add(flags *pflag.FlagSet) {
-	flags.BoolVar(&f.userOnly, "user-only", false, "never ask for root: do not touch this machine's network")
+	flags.BoolVar(&f.userOnly, "user-only", false, "never ask for root: what there is without, a proxy")
 	flags.BoolVarP(&f.detach, "detach", "d", false, "go on in the background; `teleswap disconnect` ends it, `teleswap leave ID` a proxy")
 	flags.StringArrayVar(&f.never, "never-proxy", nil, "range, address or name that is left as it is (may be repeated)")
 	flags.BoolVar(&f.allowConflicts, "allow-conflicts", false, "give the cluster addresses that lead elsewhere on this machine")
@@ -51,17 +51,13 @@ func (f *wholeFlags) message(id string) *api.WholeMachine {
 	}
 }
 
-// errUserOnly says what there is without root.
-func errUserOnly() error {
-	return usage("--user-only: without root this machine's resolver and routes stay as they are, so its programs cannot be connected all at once\n%s", noRootWays)
-}
+// userOnlyLine says what is not given without root.
+const userOnlyLine = "· without root this machine's resolver and routes stay as they are: programs reach the cluster by a proxy, those that can use one;\n" +
+	"  ping, UDP and the cluster's names in all others are not given, but `teleswap connect -- COMMAND` gives one command all of it"
 
 // connectWhole connects this machine until Ctrl-C, or in the background until it is told to end.
 func (a *app) connectWhole(ctx context.Context, o *connectOptions) error {
 	f := &o.whole
-	if f.userOnly {
-		return errUserOnly()
-	}
 	var also api.SwapRequest
 	if err := o.also.put(&also); err != nil {
 		return err
