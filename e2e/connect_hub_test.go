@@ -374,6 +374,47 @@ func TestConnectInTheCluster(t *testing.T) {
 	w.WaitUnchanged()
 }
 
+// TestConnectDocker runs a container on the cluster's network.
+func TestConnectDocker(t *testing.T) {
+	w := connectWorld(t)
+	image := useDocker(t, w)
+	run := w.Teleswap("connect", "--docker-run", "--rm", image, "-ask", "get?url=http://peer:5100/self")
+	run.WaitEnd(0)
+	contains(t, "the container's word", run.Stdout(), `"ok":true`, `\"Name\":\"peer\"`)
+	run = w.Teleswap("connect", "--docker-run", "--rm", "--entrypoint", "sh", image, "-c", "exit 5")
+	run.WaitEnd(5)
+	if text := run.Stderr(); text != "" {
+		t.Errorf("who pipes its output sees %q", text)
+	}
+	w.WaitUnchanged()
+}
+
+// TestConnectAtATerminal is a shell in the cluster as somebody at a keyboard has it.
+func TestConnectAtATerminal(t *testing.T) {
+	w := connectWorld(t)
+	tty := newTerminal(t, w)
+	run := w.Start(scene.How{Terminal: tty.slave, Env: []string{"TERM=xterm"}}, w.Lab.Bin.Teleswap, "connect", "--", "/bin/sh")
+	_ = tty.slave.Close()
+	tty.waitFor(w, "connected to "+w.Namespace+" by ")
+	tty.enter(t, "echo code $(curl -sS -o /dev/null -w '%{http_code}' http://peer:5100/self)\n")
+	tty.waitFor(w, "code 200")
+	tty.enter(t, "sleep 600\n")
+	w.Eventually("the shell's child", func() string {
+		for _, p := range w.Processes() {
+			if p.Args[0] == "sleep" {
+				return ""
+			}
+		}
+		return "none"
+	})
+	tty.enter(t, "\x03") // is the child's
+	tty.enter(t, "echo st''ill here\n")
+	tty.waitFor(w, "still here")
+	tty.enter(t, "exit 4\n")
+	run.WaitEnd(4)
+	w.WaitUnchanged()
+}
+
 // fifo makes a named pipe of the user's, which this process keeps open.
 func fifo(w *scene.World) string {
 	w.T.Helper()

@@ -74,7 +74,9 @@ func (c *connectCluster) WaitConnect(context.Context, string, kube.Notify) (kube
 
 func (c *connectCluster) DeleteConnect(context.Context, string, kube.Notify) error {
 	err := c.server.Close()
-	<-c.served
+	if ended := <-c.served; !errors.Is(ended, net.ErrClosed) {
+		err = errors.Join(err, ended)
+	}
 	return err
 }
 
@@ -213,7 +215,12 @@ func TestConnectedCommandWithoutASandbox(t *testing.T) {
 	web := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") })}
 	served := make(chan error, 1)
 	go func() { served <- web.Serve(lis) }()
-	t.Cleanup(func() { _ = web.Close(); <-served })
+	t.Cleanup(func() {
+		_ = web.Close()
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	})
 
 	p := connectProcess(t)
 	s, events, err := p.Connect(t.Context(), Request{Plain: true, Command: []string{"curl"}})

@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -56,6 +58,7 @@ func main() {
 	flag.BoolVar(&o.plain, "plain", false, "greet as the original does, without dateTime")
 	wait := flag.Duration("wait", 0, "before becoming the program that the arguments name")
 	write := flag.String("write", "", "PATH=TEXT: write this file, and end")
+	ask := flag.String("ask", "", "PATH?QUERY: do what a request for it asks for, print the answer, and end")
 	sleep := flag.Bool("sleep", false, "do nothing until ended")
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -66,6 +69,12 @@ func main() {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			log.Fatal(err)
 		}
+		return
+	}
+	if *ask != "" {
+		answer := httptest.NewRecorder()
+		newProbe(o, os.Stdout).handler("").ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/"+*ask, nil))
+		fmt.Print(answer.Body)
 		return
 	}
 	if *sleep {
