@@ -61,7 +61,9 @@ type connection struct {
 	retired sync.WaitGroup
 
 	mu        sync.Mutex
-	listeners map[*Notify]struct{}
+	listeners map[*Notify]struct{} // of those who wait for it
+	waiting   string               // what they were told last
+	watchers  map[*Notify]struct{} // of those who use it
 	link      *link.Link
 	renewed   chan struct{} // closed when link has been replaced
 	view      *tunnel.PodView
@@ -75,7 +77,7 @@ func newConnection(life context.Context, cfg Config, log *slog.Logger, key strin
 	standing, ended := context.WithCancel(context.WithoutCancel(life))
 	return &connection{
 		cfg: cfg, log: log.With("connection", key), key: key, req: req, cluster: cluster,
-		ready: make(chan struct{}), over: standing.Done(), ended: ended, renewed: make(chan struct{}), listeners: map[*Notify]struct{}{},
+		ready: make(chan struct{}), over: standing.Done(), ended: ended, renewed: make(chan struct{}), listeners: map[*Notify]struct{}{}, watchers: map[*Notify]struct{}{},
 		until: func() (<-chan struct{}, context.CancelFunc) {
 			ctx, cancel := context.WithCancel(standing)
 			return ctx.Done(), cancel
@@ -111,19 +113,45 @@ func (c *connection) failure() error {
 	return c.err
 }
 
-// listen has notify told what is being waited for, until the returned func is called.
+// listen has notify told what is being waited for, from what it is now on, until the returned func is called.
 func (c *connection) listen(notify Notify) func() {
 	if notify == nil {
 		return func() {}
 	}
-	key := &notify
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.listeners[key] = struct{}{}
+	if c.waiting != "" {
+		notify(c.waiting)
+	}
+	return c.joinLocked(c.listeners, notify)
+}
+
+// watch has notify told what becomes of the connection, until the returned func is called.
+func (c *connection) watch(notify Notify) func() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.joinLocked(c.watchers, notify)
+}
+
+// joinLocked adds one to those who are told something, until the returned func is called.
+func (c *connection) joinLocked(to map[*Notify]struct{}, notify Notify) func() {
+	key := &notify
+	to[key] = struct{}{}
 	return func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		delete(c.listeners, key)
+		delete(to, key)
+	}
+}
+
+// warn tells those who use the connection what has become of it.
+func (c *connection) warn(format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	c.log.Warn(line)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for notify := range c.watchers {
+		(*notify)(line)
 	}
 }
 
@@ -131,6 +159,7 @@ func (c *connection) tell(line string) {
 	c.log.Info("waiting", "for", line)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.waiting = line
 	for notify := range c.listeners {
 		(*notify)(line)
 	}
@@ -235,7 +264,7 @@ func (c *connection) dial(ctx context.Context) error {
 		Cluster: c.cluster, Pod: pod, Port: kube.ConnectPort, Image: c.req.Image, Keys: c.keys, Logger: c.log,
 		Lives: func(ctx context.Context) error { return c.podLives(ctx, id, pod) },
 		Heard: func(e tunnel.Event) error { return heard(e, pod) },
-		Warn:  func(format string, args ...any) { c.log.Warn(fmt.Sprintf(format, args...)) },
+		Warn:  c.warn,
 	})
 	if err != nil {
 		return err
@@ -250,7 +279,7 @@ func (c *connection) dial(ctx context.Context) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.link, c.pod, c.view, c.problem = l, pod, view, ""
+	c.link, c.pod, c.view, c.problem, c.waiting = l, pod, view, "", ""
 	close(c.renewed)
 	c.renewed = make(chan struct{})
 	return nil
@@ -286,7 +315,7 @@ func (c *connection) keepLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		c.log.Warn("the agent is lost", "error", l.Err())
+		c.warn("the connection's agent is gone (%v); connecting again", l.Err())
 		c.setProblem(l.Err())
 		for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
 			err := c.mend(ctx)
@@ -294,6 +323,8 @@ func (c *connection) keepLoop(ctx context.Context) {
 				return
 			}
 			if err == nil {
+				now, _ := c.current()
+				c.warn("connected again, by %s; connections through the agent before were lost", now.Transport())
 				break
 			}
 			c.log.Warn("the connection could not be mended yet", "error", err)

@@ -66,7 +66,7 @@ type Request struct {
 	PullPolicy string
 }
 
-// Notify takes lines on what is being waited for. Nil is allowed.
+// Notify takes lines for the user. Nil is allowed.
 type Notify func(line string)
 
 // ErrClosed says that the hub is closed.

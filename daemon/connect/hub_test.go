@@ -146,6 +146,8 @@ func TestAgentReplaced(t *testing.T) {
 	l := newLab(t)
 	lease := l.acquire(l.hub())
 	_, renewed := lease.conn.current()
+	told := make(chan string, 4)
+	defer lease.Watch(func(line string) { told <- line })()
 	end := l.replace("id1", "second-pod")
 	<-renewed
 	if st := lease.Status(); st.AgentPod != "second-pod" || st.Problem != "" {
@@ -158,21 +160,27 @@ func TestAgentReplaced(t *testing.T) {
 		t.Errorf("another agent was made: %s", now)
 	}
 	end()
+	for _, want := range []string{"was told to end", "connected again, by pod-proxy"} {
+		if line := <-told; !strings.Contains(line, want) {
+			t.Errorf("told %q, want %q", line, want)
+		}
+	}
 }
 
 // TestAgentGone: somebody deleted it, or it ended while the laptop slept. What is dialled meanwhile waits.
 func TestAgentGone(t *testing.T) {
 	l := newLab(t)
 	lease := l.acquire(l.hub())
+	now, _ := lease.conn.current()
+	first, _ := now.Current()
 	l.stop("id1")
+	// What is asked before the tunnel's end is seen has its error.
+	<-first.Done()
 	if _, err := lease.LookupNetIP(t.Context(), "ip", "web"); err != nil {
-		// What was under way when it went has its error.
-		if _, err := lease.LookupNetIP(t.Context(), "ip", "web"); err != nil {
-			t.Error(err)
-		}
+		t.Error(err)
 	}
-	if now := l.now(); now != "id2" {
-		t.Errorf("agent %q, want another", now)
+	if id := l.now(); id != "id2" {
+		t.Errorf("agent %q, want another", id)
 	}
 	if got := l.history(); !slices.Equal(got[3:], []string{"delete id1", "forget id1", "record id2", "create id2", "settle id2"}) {
 		t.Errorf("effects %v", got)

@@ -150,6 +150,10 @@ func (l *Lease) Search() []string { return l.conn.names.Resolv.Search }
 // Cluster is the API server, for who wants more of it. The connection closes it.
 func (l *Lease) Cluster() Cluster { return l.conn.cluster }
 
+// Watch has notify told, in a line each, when the connection has broken and stands again, until the returned func is called. It must
+// not call back, nor wait.
+func (l *Lease) Watch(notify Notify) (stop func()) { return l.conn.watch(notify) }
+
 // Ranges are the cluster's addresses, as far as they can be learnt.
 func (l *Lease) Ranges() kube.Ranges { return l.conn.ranges }
 

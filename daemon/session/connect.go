@@ -72,6 +72,7 @@ func (s *Session) connect(ctx context.Context, sw *swap) (string, error) {
 	s.mu.Unlock()
 	s.setMeter(leaseMeter{lease})
 	s.attending.Go(func() { s.endWithLease(lease) })
+	sw.unwatch = lease.Watch(func(line string) { s.warn("%s", line) })
 	return fmt.Sprintf("%s by %s; %s", st.Namespace, st.Transport, lease.Ranges().How), nil
 }
 

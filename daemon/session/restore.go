@@ -278,6 +278,7 @@ func (s *Session) letGo(ctx context.Context, sw *swap, reason string) {
 		errs = append(errs, sw.box.Close())
 	}
 	if sw.lease != nil {
+		sw.unwatch()
 		errs = append(errs, sw.lease.Close())
 	}
 	if sw.cluster != nil {

@@ -32,6 +32,7 @@ type swap struct {
 	link     Link
 	lease    *connect.Lease // of a connect
 	using    bool           // its Use has begun
+	unwatch  func()         // ends what the lease tells
 	view     *tunnel.PodView
 	prepared bool         // the owner was told to start its child
 	mounts   []kube.Mount // those that the sandbox was asked to make
