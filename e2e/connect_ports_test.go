@@ -77,6 +77,7 @@ func TestConnectForward(t *testing.T) {
 			}
 		}
 
+		contains(t, "the shell's words", w.Output("__complete", "forward", "redi"), "redis:\n")
 		status := oneSession(t, w)
 		if status.Transport == "" || status.LatencyMilliseconds <= 0 || status.BytesIn == 0 || status.BytesOut == 0 || len(status.HostChanges) != 7 {
 			t.Errorf("status: %+v", status)

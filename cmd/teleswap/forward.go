@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/teleswap/teleswap/daemon/api"
+	"github.com/teleswap/teleswap/daemon/kube"
 )
 
 // forwardForm is how a forward is written.
@@ -155,7 +157,7 @@ only what a pod's container declares.`,
 			}
 			return nil
 		},
-		ValidArgsFunction: cobra.NoFileCompletions,
+		ValidArgsFunction: a.completeForwards,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkValues(cmd.Flags()); err != nil {
 				return err
@@ -181,6 +183,33 @@ only what a pod's container declares.`,
 	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "give the terminal back once the ports are open, and print the session's id; teleswap leave ends it")
 	agent.add(cmd)
 	return cmd
+}
+
+// completeForwards offers the Services of the namespace, up to the port.
+func (a *app) completeForwards(cmd *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
+	const silent = cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+	conn, err := a.kube.plainConnection()
+	if err != nil || strings.ContainsAny(word, ":/") {
+		return nil, silent
+	}
+	c, err := kube.Connect(conn, kube.Config{Version: version})
+	if err != nil { // a shell is no place for errors
+		return nil, silent
+	}
+	defer closeQuietly(c)
+	ctx, cancel := context.WithTimeout(cmd.Context(), completionPatience)
+	defer cancel()
+	names, err := c.ServiceNames(ctx)
+	if err != nil {
+		return nil, silent
+	}
+	var offered []string
+	for _, name := range names {
+		if !strings.Contains(name, ".") || strings.Contains(word, ".") {
+			offered = append(offered, name+":")
+		}
+	}
+	return offered, silent
 }
 
 // forwardText is a forward's destination, for people.
