@@ -211,7 +211,7 @@ func TestConnectMachineKilled(t *testing.T) {
 			before := m.State()
 			ctx, stop := context.WithCancel(t.Context())
 			watched := make(chan string, 1)
-			go func() { watched <- watchOutside(ctx, m) }() // ends with ctx
+			go func() { watched <- watchOutside(ctx, t, m) }() // ends with ctx
 			lines := 1
 			for ended := false; !ended; lines++ {
 				ended = killAfter(w, m, lines)
@@ -265,25 +265,30 @@ func killAfter(w *scene.World, m *scene.Machine, lines int) (ended bool) {
 	return false
 }
 
-// watchOutside looks a name outside up until ctx ends, and says what failed, or took longer than it takes the C library to ask the next
-// nameserver.
-func watchOutside(ctx context.Context, m *scene.Machine) string {
-	const most = 2500 * time.Millisecond // a second, and what a busy machine adds
+// watchOutside looks a name outside up until ctx ends, and says what failed for longer than a second, or took so long that a nameserver
+// must have been waited for that is gone: the C library would do so for 5 s. systemd-resolved waits that long for any datagram that a busy
+// machine has lost.
+func watchOutside(ctx context.Context, t *testing.T, m *scene.Machine) string {
+	most := 4 * time.Second
+	if m.Kind.Resolved {
+		most = 12 * time.Second
+	}
 	n, worst := 0, time.Duration(0)
 	for ctx.Err() == nil {
 		began := time.Now()
-		for {
+		for tries := 1; ; tries++ {
 			got, err := m.Lookup(ctx, m.Name)
 			if err == nil && got == m.Address || ctx.Err() != nil {
 				break
 			}
-			if time.Since(began) > time.Second {
+			if tries > 1 && time.Since(began) > time.Second {
 				return fmt.Sprintf("%s failed for %v: %q, %v", m.Name, time.Since(began), got, err)
 			}
 		}
 		worst = max(worst, time.Since(began))
 		n++
 	}
+	t.Logf("%d lookups of a name outside, the slowest took %v", n, worst)
 	if n < 10 || worst > most {
 		return fmt.Sprintf("%d lookups, the slowest took %v", n, worst)
 	}

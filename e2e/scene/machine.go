@@ -28,8 +28,10 @@ type Machine struct {
 	// Name is one that the machine's nameserver knows, Address its address.
 	Name, Address string
 
+	// Kind is what it was made as.
+	Kind MachineKind
+
 	w       *World
-	kind    MachineKind
 	etc     string
 	servers []*dns.Server
 	closers []io.Closer
@@ -83,7 +85,7 @@ func (w *World) OwnMachine(kind MachineKind) *Machine {
 	if w.Lab.Laptop.holder == nil {
 		w.T.Skip("a machine of the test's own needs the embedded cluster: unset " + KubeconfigVariable)
 	}
-	m := &Machine{w: w, kind: kind, Name: outsideName, Address: outsideAddr}
+	m := &Machine{w: w, Kind: kind, Name: outsideName, Address: outsideAddr}
 	dir := filepath.Join(w.Lab.Dir, filepath.Base(w.dir)+"-machine")
 	m.etc = filepath.Join(dir, "etc")
 	w.must(os.MkdirAll(dir, 0o755), "make the machine's folder")
@@ -260,7 +262,7 @@ func (m *Machine) State() string {
 	m.w.T.Helper()
 	var b strings.Builder
 	file := "stat -L -c %n,%i,%a,%u,%g /etc/resolv.conf"
-	if m.kind.Resolved { // who writes it anew when he likes
+	if m.Kind.Resolved { // who writes it anew when he likes
 		file = "readlink /etc/resolv.conf"
 	}
 	for _, argv := range []string{
