@@ -232,6 +232,15 @@ func TestConnectProxy(t *testing.T) {
 		shell := w.Start(scene.How{}, "/bin/sh", "-c", `eval "$1"; exec "$2" -sSf http://web/`, "sh", line, curl)
 		shell.WaitEnd(0)
 		contains(t, "curl by the printed line", shell.Stdout(), "by nginx")
+		// Programs that know of no proxy are led to it by another.
+		_, port, _ := strings.Cut(at, ":")
+		chain := []string{needed(t, "proxychains4"), "-q", "-f", w.File("chain.conf", "strict_chain\nproxy_dns\n[ProxyList]\nsocks5 127.0.0.1 "+port+"\n")}
+		if got := said(w, append(chain, pgClient(w, "postgres:5432")...)...); got != "42" {
+			t.Errorf("psql: %q", got)
+		}
+		if got := said(w, append(chain, needed(t, "redis-cli"), "-h", "redis", "ping")...); got != "PONG" {
+			t.Errorf("redis-cli: %q", got)
+		}
 		// A name that is nowhere, and a port where nobody listens.
 		nowhere := w.Start(scene.How{}, curl, "-sS", "-x", "http://"+at, "http://no-such-service/")
 		nowhere.WaitEnd(0)
