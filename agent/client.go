@@ -40,7 +40,7 @@ type client struct {
 	last      time.Time // when bytes last went either way
 	owed      bool      // the last ones came from the client
 	streams   http2.Streams
-	recording bool      // nothing was answered, and all that was sent is in sent
+	recording bool // nothing was answered, and all that was sent is in sent
 	sent      []byte
 	replay    []byte        // what Read returns first
 	renewed   bool          // it was taken back once: not again
