@@ -126,9 +126,15 @@ func (s *service) Swap(stream grpc.BidiStreamingServer[api.SwapUp, api.Event]) e
 	if err != nil {
 		return unavailable(err)
 	}
+	var restarting sync.WaitGroup // ends with the stream
+	defer restarting.Wait()
 	s.attend(stream.Context(), sess, events, stream.Send, func() error {
 		up, err := stream.Recv()
-		if err == nil {
+		switch {
+		case err != nil:
+		case up.GetChildRestarting() != nil: // takes its time
+			restarting.Go(func() { sess.ChildRestarting(stream.Context()) })
+		default:
 			hear(sess, up)
 		}
 		return err

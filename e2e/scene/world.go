@@ -222,12 +222,19 @@ func (w *World) deleteNamespace() {
 	}
 }
 
+const (
+	// lookFirst and lookLast are how often a condition is looked at: most hold soon, and what asks the API server or starts a program
+	// for each look takes processor time from what it waits for.
+	lookFirst = 50 * time.Millisecond
+	lookLast  = 250 * time.Millisecond
+)
+
 // Eventually waits until the condition holds. It returns "" then, otherwise what is still
 // missing; the test fails with that once patience is over.
 func (w *World) Eventually(what string, missing func() string) {
 	w.T.Helper()
 	deadline := time.Now().Add(patience)
-	for {
+	for wait := lookFirst; ; wait = min(wait*5/4, lookLast) {
 		detail := missing()
 		if detail == "" {
 			return
@@ -235,7 +242,7 @@ func (w *World) Eventually(what string, missing func() string) {
 		if time.Now().After(deadline) {
 			w.T.Fatalf("waited %s for %s; still: %s", patience, what, detail)
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(wait)
 	}
 }
 
