@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -183,6 +184,48 @@ func TestReplayThatCannotSucceed(t *testing.T) {
 	}
 	if !LeftBehind(r.cfg.StateDir) {
 		t.Error("the record is gone, and nothing was restored")
+	}
+}
+
+// TestRestartIsAnswered: who wants to restart the process is told when it may.
+func TestRestartIsAnswered(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // an API server that lets the session wait
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
+	r := start(t, nil)
+	stream, err := r.client(t).Swap(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := []byte(`{"server":"http://` + silent.Addr().String() + `"}`)
+	for _, up := range []*api.SwapUp{
+		{Message: &api.SwapUp_Request{Request: &api.SwapRequest{Connection: conn, Name: "web", NoSandbox: true, Watch: true}}},
+		{Message: &api.SwapUp_ChildRestarting{ChildRestarting: &api.ChildRestarting{}}},
+	} {
+		if err := stream.Send(up); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for {
+		e, err := stream.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.GetMayRestart() != nil {
+			break
+		}
+		if e.GetDone() != nil {
+			t.Fatalf("the session has ended: %v", e)
+		}
+	}
+	if err := stream.CloseSend(); err != nil {
+		t.Error(err)
+	}
+	r.stop()
+	if err := <-r.ended; err != nil {
+		t.Error(err)
 	}
 }
 
