@@ -22,11 +22,16 @@ const SessionLabel = "teleswap.dev/session"
 // left anywhere.
 func (w *World) Freeze() {
 	w.T.Helper()
-	w.Eventually("what Kubernetes itself puts into a namespace", func() string {
+	w.Eventually("what Kubernetes itself puts into a namespace and its objects", func() string {
 		w.before = w.Snapshot(w.T.Context())
 		for _, key := range []string{"ConfigMap/kube-root-ca.crt#1", "ServiceAccount/default#1"} {
 			if w.before[key] == "" {
 				return key + " is missing"
+			}
+		}
+		for key, content := range w.before {
+			if strings.HasPrefix(key, "Deployment/") && !strings.Contains(content, "deployment.kubernetes.io/revision") {
+				return key + ": its controller has not seen it yet"
 			}
 		}
 		return ""
