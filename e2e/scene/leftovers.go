@@ -161,16 +161,25 @@ type Process struct {
 
 // UID is the real user of the process; -1 when it is gone.
 func (p Process) UID() int {
+	uid, err := strconv.Atoi(p.status("Uid"))
+	if err != nil {
+		return -1
+	}
+	return uid
+}
+
+// Stopped says that job control has stopped the process.
+func (p Process) Stopped() bool { return p.status("State") == "T" }
+
+// status is the first word of a line of the process's status; "" when it is gone.
+func (p Process) status(name string) string {
 	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID)) // gone: no line
 	for line := range strings.Lines(string(status)) {
-		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "Uid:" {
-			uid, err := strconv.Atoi(fields[1])
-			if err == nil {
-				return uid
-			}
+		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == name+":" {
+			return fields[1]
 		}
 	}
-	return -1
+	return ""
 }
 
 func (p Process) String() string { return fmt.Sprintf("%d %s", p.PID, strings.Join(p.Args, " ")) }
