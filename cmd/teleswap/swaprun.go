@@ -116,7 +116,7 @@ func (a *app) attend(ctx context.Context, req *api.SwapRequest, w wishes, open f
 	receiving := make(chan struct{})
 	go func() { // ends with the stream, or with ctx
 		defer close(receiving)
-		s.receiveLoop(ctx)
+		receiveLoop(ctx, s.stream, s.received)
 	}()
 	s.loop(ctx, signals)
 	s.ui.stop()
@@ -152,11 +152,11 @@ func (a *app) dialInterruptibly(ctx context.Context, signals <-chan os.Signal) (
 }
 
 // receiveLoop passes on what the daemon says; it ends with the stream or with ctx.
-func (s *swapping) receiveLoop(ctx context.Context) {
+func receiveLoop(ctx context.Context, from interface{ Recv() (*api.Event, error) }, to chan<- received) {
 	for {
-		e, err := s.stream.Recv()
+		e, err := from.Recv()
 		select {
-		case s.received <- received{e, err}:
+		case to <- received{e, err}:
 		case <-ctx.Done():
 			return
 		}

@@ -68,7 +68,7 @@ func (a *app) use(ctx context.Context, req *api.ConnectRequest, words useWords) 
 	received, receiving := make(chan received), make(chan struct{})
 	go func() { // ends with the stream, or with ctx
 		defer close(receiving)
-		u.receiveLoop(ctx, received)
+		receiveLoop(ctx, stream, received)
 	}()
 	err = u.loop(received, signals)
 	u.ui.stop()
@@ -96,21 +96,6 @@ func (a *app) afterDeath(died error) error {
 	}
 	closeQuietly(c)
 	return fmt.Errorf("%w; its log: %s", died, a.paths.Log)
-}
-
-// receiveLoop passes on what the daemon says; it ends with the stream or with ctx.
-func (u *using) receiveLoop(ctx context.Context, to chan<- received) {
-	for {
-		e, err := u.stream.Recv()
-		select {
-		case to <- received{e, err}:
-		case <-ctx.Done():
-			return
-		}
-		if err != nil {
-			return
-		}
-	}
 }
 
 // loop ends with the session, and returns the verdict.
