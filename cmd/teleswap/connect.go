@@ -14,13 +14,12 @@ import (
 
 // connectOptions are the flags of connect.
 type connectOptions struct {
-	image      string
-	pullPolicy string
-	also       alsoFlags
-	shell      bool
-	noSandbox  bool
-	whole      wholeFlags
-	proxy      proxyFlags
+	agent     agentFlags
+	also      alsoFlags
+	shell     bool
+	noSandbox bool
+	whole     wholeFlags
+	proxy     proxyFlags
 }
 
 // The help of connect.
@@ -93,16 +92,14 @@ func (a *app) connectCommand(command []string) *cobra.Command {
 	f.StringVar(&run, "run", "", "the command to run; takes the rest of the line, flags and all")
 	f.BoolVar(&o.shell, "run-shell", false, "run your $SHELL")
 	addDockerFlag(f)
-	f.StringVar(&o.image, "agent-image", defaultImage(os.Getenv), "image of the agent (also TELESWAP_AGENT_IMAGE)")
-	f.StringVar(&o.pullPolicy, "agent-pull-policy", "", "Always, IfNotPresent or Never; empty leaves it to Kubernetes")
 	f.BoolVar(&o.noSandbox, "no-sandbox", !hasSandbox, "run the command in this machine's own network: a proxy (HTTP_PROXY, ALL_PROXY) leads to the cluster; "+
 		"on other systems than Linux always")
 	o.also.add(f)
 	o.whole.add(f)
 	o.also.complete(cmd)
 	o.proxy.add(f)
-	completeNothing(cmd, "proxy", "agent-image")
-	completePullPolicy(cmd)
+	o.agent.add(cmd)
+	completeNothing(cmd, "proxy")
 	return cmd
 }
 
@@ -111,8 +108,6 @@ func (o *connectOptions) command(args []string, dash int, taken []string, getenv
 	switch {
 	case !hasSandbox && !o.noSandbox:
 		return nil, usage("--no-sandbox=false: the sandbox is made of Linux namespaces, which this system does not have; leave the flag away")
-	case o.pullPolicy != "" && o.pullPolicy != "Always" && o.pullPolicy != "IfNotPresent" && o.pullPolicy != "Never":
-		return nil, usage("--agent-pull-policy is Always, IfNotPresent or Never, not %q", o.pullPolicy)
 	case dash > 0 || dash < 0 && len(args) > 0:
 		return nil, usage("%q: write -- in front of the command, as in `teleswap connect -- %s`", args[0], args[0])
 	case o.shell && (len(taken) > 0 || len(args) > 0):
@@ -146,14 +141,12 @@ func (a *app) connectHere(ctx context.Context, o *connectOptions, command []stri
 	if err := o.also.put(like); err != nil {
 		return err
 	}
-	conn, err := a.kube.connection()
+	req, err := o.agent.request(a)
 	if err != nil {
 		return err
 	}
-	req := &api.ConnectRequest{
-		Connection: conn, AgentImage: o.image, AgentPullPolicy: o.pullPolicy, Pid: int64(os.Getpid()), Command: like.GetCommand(),
-		AlsoProxy: like.GetAlsoProxy(), Sandbox: true, InContainer: like.GetInContainer(), ContainerName: like.GetContainerName(), NoSandbox: like.GetNoSandbox(),
-	}
+	req.Command, req.AlsoProxy, req.Sandbox = like.GetCommand(), like.GetAlsoProxy(), true
+	req.InContainer, req.ContainerName, req.NoSandbox = like.GetInContainer(), like.GetContainerName(), like.GetNoSandbox()
 	return a.attend(ctx, like, w, func(ctx context.Context, c *api.Client) (sessionStream, error) {
 		stream, err := c.Connect(ctx)
 		if err != nil {

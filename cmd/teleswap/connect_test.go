@@ -39,8 +39,8 @@ func TestConnectCommand(t *testing.T) {
 			}
 		})
 	}
-	o := connectOptions{pullPolicy: "Sometimes", noSandbox: !hasSandbox}
-	if _, err := o.command([]string{"true"}, 0, nil, nil); err == nil || !strings.Contains(err.Error(), "Sometimes") {
+	agent := agentFlags{pullPolicy: "Sometimes"}
+	if err := agent.check(); err == nil || !strings.Contains(err.Error(), "Sometimes") {
 		t.Errorf("a policy that there is not: %v", err)
 	}
 }

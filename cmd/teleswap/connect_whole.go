@@ -62,7 +62,7 @@ func (a *app) connectWhole(ctx context.Context, o *connectOptions) error {
 	if err := o.also.put(&also); err != nil {
 		return err
 	}
-	conn, err := a.kube.connection()
+	req, err := o.agent.request(a)
 	if err != nil {
 		return err
 	}
@@ -80,10 +80,8 @@ func (a *app) connectWhole(ctx context.Context, o *connectOptions) error {
 		return a.detach(ctx)
 	}
 	_ = os.Unsetenv(wardenVariable) // it can only fail for a name that is none
-	return a.use(ctx, &api.ConnectRequest{
-		Connection: conn, AgentImage: o.image, AgentPullPolicy: o.pullPolicy, Pid: int64(os.Getpid()),
-		AlsoProxy: also.GetAlsoProxy(), WholeMachine: f.message(id),
-	}, useWords{ending: "disconnecting", ended: "disconnected", active: func(ui *progress, _ *api.Active, _ string) error {
+	req.AlsoProxy, req.WholeMachine = also.GetAlsoProxy(), f.message(id)
+	return a.use(ctx, req, useWords{ending: "disconnecting", ended: "disconnected", active: func(ui *progress, _ *api.Active, _ string) error {
 		ui.line("this machine is connected: Ctrl-C or `teleswap disconnect` ends it")
 		return nil
 	}})

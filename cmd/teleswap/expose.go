@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 
@@ -14,8 +13,9 @@ import (
 
 // exposeOptions are the flags of expose.
 type exposeOptions struct {
-	as, serviceAccount, image, pullPolicy string
-	detach                                bool
+	as, serviceAccount string
+	agent              agentFlags
+	detach             bool
 }
 
 func (a *app) exposeCommand() *cobra.Command {
@@ -48,11 +48,9 @@ network and environment, and sees 127.0.0.1 as its client.`,
 	f := cmd.Flags()
 	f.StringVar(&o.as, "as", "", "`NAME` of the Service")
 	f.StringVar(&o.serviceAccount, "serviceaccount", "", "the ServiceAccount of the agent's pod; the namespace's default if left away")
-	f.StringVar(&o.image, "agent-image", defaultImage(os.Getenv), "image of the agent (also TELESWAP_AGENT_IMAGE)")
-	f.StringVar(&o.pullPolicy, "agent-pull-policy", "", "Always, IfNotPresent or Never; empty leaves it to Kubernetes")
 	f.BoolVarP(&o.detach, "detach", "d", false, "give the terminal back once the Service stands, and print the session's id; teleswap leave ends it")
-	completePullPolicy(cmd)
-	completeNothing(cmd, "as", "serviceaccount", "agent-image")
+	o.agent.add(cmd)
+	completeNothing(cmd, "as", "serviceaccount")
 	return cmd
 }
 
@@ -78,7 +76,7 @@ func (a *app) exposeRequest(o exposeOptions, ports []string) (*api.SwapRequest, 
 		}
 	}
 	so := swapOptions{
-		image: o.image, pullPolicy: o.pullPolicy, hold: holdFlags{hold: true}, ports: portFlags{expose: ports},
+		agent: o.agent, hold: holdFlags{hold: true}, ports: portFlags{expose: ports},
 		fresh: newFlags{name: o.as, serviceAccount: o.serviceAccount}, plain: plainFlags{noSandbox: true},
 	}
 	req, err := a.swapRequest(&so, nil, -1, nil)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 
@@ -112,33 +111,8 @@ func parseForwards(texts []string) ([]*api.Forward, error) {
 	return all, nil
 }
 
-// agentOptions say which agent a connection has.
-type agentOptions struct{ image, pullPolicy string }
-
-func (o *agentOptions) add(cmd *cobra.Command) {
-	f := cmd.Flags()
-	f.StringVar(&o.image, "agent-image", defaultImage(os.Getenv), "image of the agent (also TELESWAP_AGENT_IMAGE)")
-	f.StringVar(&o.pullPolicy, "agent-pull-policy", "", "Always, IfNotPresent or Never; empty leaves it to Kubernetes")
-	completePullPolicy(cmd)
-	completeNothing(cmd, "agent-image")
-}
-
-// request is a connection for what is done by the daemon.
-func (o *agentOptions) request(a *app) (*api.ConnectRequest, error) {
-	switch o.pullPolicy {
-	case "", "Always", "IfNotPresent", "Never":
-	default:
-		return nil, usage("--agent-pull-policy is Always, IfNotPresent or Never, not %q", o.pullPolicy)
-	}
-	conn, err := a.kube.connection()
-	if err != nil {
-		return nil, err
-	}
-	return &api.ConnectRequest{Connection: conn, AgentImage: o.image, AgentPullPolicy: o.pullPolicy, Pid: int64(os.Getpid())}, nil
-}
-
 func (a *app) forwardCommand() *cobra.Command {
-	var agent agentOptions
+	var agent agentFlags
 	var detach bool
 	cmd := &cobra.Command{
 		Use:   "forward [KIND/]NAME[.NAMESPACE]:PORT[:LOCAL][/udp]…",

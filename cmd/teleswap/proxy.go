@@ -155,8 +155,7 @@ func (a *app) connectProxy(cmd *cobra.Command, o *connectOptions, command []stri
 	if len(command) > 0 || o.shell {
 		return usage("--proxy and a command: give one of them; a command reaches the cluster without a proxy")
 	}
-	agent := agentOptions{o.image, o.pullPolicy}
-	req, err := agent.request(a)
+	req, err := o.agent.request(a)
 	if err != nil {
 		return err
 	}

@@ -79,7 +79,7 @@ func (a *app) throughCluster(ctx context.Context, plain bool) (report farReport,
 	defer closeQuietly(null)
 	quiet := *a
 	quiet.in, quiet.out, quiet.err = null, out, null
-	o := swapOptions{image: defaultImage(os.Getenv), fresh: newFlags{name: "teleswap-doctor-" + strings.ToLower(rand.Text()[:6])}, plain: plainFlags{noSandbox: plain}}
+	o := swapOptions{agent: agentFlags{image: defaultImage(os.Getenv)}, fresh: newFlags{name: "teleswap-doctor-" + strings.ToLower(rand.Text()[:6])}, plain: plainFlags{noSandbox: plain}}
 	req, err := quiet.swapRequest(&o, nil, -1, []string{exe, farVerb})
 	if err != nil {
 		return report, err

@@ -17,21 +17,20 @@ import (
 
 // swapOptions are the flags of swap.
 type swapOptions struct {
-	target     targetFlags
-	image      string
-	pullPolicy string
-	env        envFlags
-	ports      portFlags
-	fresh      newFlags
-	also       alsoFlags
-	mount      mountFlags
-	hold       holdFlags
-	noPodLogs  bool
-	hooks      bool
-	plain      plainFlags
-	watch      watchFlags
-	debug      debugFlag
-	overseer   string
+	target    targetFlags
+	agent     agentFlags
+	env       envFlags
+	ports     portFlags
+	fresh     newFlags
+	also      alsoFlags
+	mount     mountFlags
+	hold      holdFlags
+	noPodLogs bool
+	hooks     bool
+	plain     plainFlags
+	watch     watchFlags
+	debug     debugFlag
+	overseer  string
 }
 
 // The help of swap.
@@ -107,8 +106,6 @@ func (a *app) swapCommand(command []string) *cobra.Command {
 	f := cmd.Flags()
 	o.target.add(f)
 	f.StringVar(&run, "run", "", "the command to run; takes the rest of the line, flags and all")
-	f.StringVar(&o.image, "agent-image", defaultImage(os.Getenv), "image of the agent (also TELESWAP_AGENT_IMAGE)")
-	f.StringVar(&o.pullPolicy, "agent-pull-policy", "", "Always, IfNotPresent or Never; empty leaves it to Kubernetes")
 	addDockerFlag(f)
 	o.env.add(f)
 	addOverseer(f, &o.overseer)
@@ -125,7 +122,7 @@ func (a *app) swapCommand(command []string) *cobra.Command {
 	o.hold.add(f)
 	f.BoolVar(&o.hooks, "lifecycle-hooks", false, "run the container's postStart and preStop hooks in the command's sandbox")
 	f.BoolVar(&o.noPodLogs, "no-pod-logs", false, "keep the command's output out of the log of the agent's pod")
-	completePullPolicy(cmd)
+	o.agent.add(cmd)
 	a.completeTargetFlags(cmd)
 	return cmd
 }
@@ -160,20 +157,6 @@ func (o *swapOptions) put(f *pflag.FlagSet, req *api.SwapRequest) error {
 	return o.also.put(req)
 }
 
-func completePullPolicy(cmd *cobra.Command) {
-	policies := cobra.FixedCompletions([]string{"Always", "IfNotPresent", "Never"}, cobra.ShellCompDirectiveNoFileComp)
-	if err := cmd.RegisterFlagCompletionFunc("agent-pull-policy", policies); err != nil {
-		cobra.CompErrorln(err.Error())
-	}
-}
-
-func defaultImage(getenv func(string) string) string {
-	if image := getenv("TELESWAP_AGENT_IMAGE"); image != "" {
-		return image
-	}
-	return "docker.io/teleswap/agent:" + version
-}
-
 // swapRequest checks what can be checked without the cluster. dash is how many
 // arguments came before a --, -1 without one; command is what --run took.
 func (a *app) swapRequest(o *swapOptions, args []string, dash int, command []string) (*api.SwapRequest, error) {
@@ -198,10 +181,8 @@ func (a *app) swapRequest(o *swapOptions, args []string, dash int, command []str
 	} else if err := a.checkCommand(command); err != nil {
 		return nil, err
 	}
-	switch o.pullPolicy {
-	case "", "Always", "IfNotPresent", "Never":
-	default:
-		return nil, usage("--agent-pull-policy is Always, IfNotPresent or Never, not %q", o.pullPolicy)
+	if err := o.agent.check(); err != nil {
+		return nil, err
 	}
 	if o.target.order != "" && o.target.order != scaleFirst {
 		return nil, usage("--order is %s, or left away, not %q", scaleFirst, o.target.order)
@@ -217,7 +198,7 @@ func (a *app) swapRequest(o *swapOptions, args []string, dash int, command []str
 	return &api.SwapRequest{
 		NoSandbox:  noSandbox,
 		Connection: conn, Kind: target.kind, Name: target.name, Container: target.container,
-		AgentImage: o.image, AgentPullPolicy: o.pullPolicy, Pid: int64(os.Getpid()), Command: command,
+		AgentImage: o.agent.image, AgentPullPolicy: o.agent.pullPolicy, Pid: int64(os.Getpid()), Command: command,
 		Hold: holds, Node: o.target.node, SkipInit: o.target.skipInit, ScaleFirst: o.target.order == scaleFirst,
 	}, nil
 }
