@@ -111,3 +111,36 @@ func ParseHosts(file []byte) map[string][]netip.Addr {
 	}
 	return hosts
 }
+
+// DialNames connects to HOST:PORT over network ("tcp" or "udp", with or without a 4 or 6): it looks HOST up, unless it is an
+// address, and tries each address by dial. The error is the lookup's, or the first dial's; a *net.AddrError or *net.DNSError for
+// an address that is none. Lookup is not called with an address.
+func DialNames(
+	network, address string, lookup func(host string) ([]netip.Addr, error), dial func(netip.AddrPort) (net.Conn, error),
+) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	number, err := net.LookupPort(network, port)
+	if err != nil {
+		return nil, err
+	}
+	var addrs []netip.Addr
+	if addr, err := netip.ParseAddr(host); err == nil {
+		addrs = []netip.Addr{addr}
+	} else if addrs, err = lookup(host); err != nil {
+		return nil, err
+	}
+	var first error
+	for _, a := range addrs {
+		c, err := dial(netip.AddrPortFrom(a, uint16(number)))
+		if err == nil {
+			return c, nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return nil, first
+}

@@ -60,3 +60,43 @@ func TestNamesAreLookedUpAsInThePod(t *testing.T) {
 		t.Errorf("by the laptop's system: %v, %v", got, err)
 	}
 }
+
+// TestDialNames looks a name up once and tries its addresses in turn; an address is not looked up.
+func TestDialNames(t *testing.T) {
+	refused := errors.New("refused")
+	for address, want := range map[string]string{
+		"two:http":     "lookup two; dial 192.0.2.1:80; dial [2001:db8::1]:80; connected",
+		"closed:81":    "lookup closed; dial 192.0.2.1:81; dial 192.0.2.1:81; refused",
+		"[::1]:80":     "dial [::1]:80; refused",
+		"none:80":      "lookup none; no such host",
+		"two":          "address two: missing port in address",
+		"two:nonsense": "lookup tcp/nonsense: unknown port",
+	} {
+		var did []string
+		_, err := DialNames("tcp", address, func(host string) ([]netip.Addr, error) {
+			did = append(did, "lookup "+host)
+			first := netip.MustParseAddr("192.0.2.1")
+			switch host {
+			case "two":
+				return []netip.Addr{first, netip.MustParseAddr("2001:db8::1")}, nil
+			case "closed":
+				return []netip.Addr{first, first}, nil
+			}
+			return nil, errors.New("no such host")
+		}, func(to netip.AddrPort) (net.Conn, error) {
+			did = append(did, "dial "+to.String())
+			if to.Addr().Is6() && !to.Addr().IsLoopback() {
+				return nil, nil
+			}
+			return nil, refused
+		})
+		if err == nil {
+			did = append(did, "connected")
+		} else {
+			did = append(did, err.Error())
+		}
+		if got := strings.Join(did, "; "); got != want {
+			t.Errorf("%s:\n got %s\nwant %s", address, got, want)
+		}
+	}
+}

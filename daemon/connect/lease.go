@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"strconv"
+	"sync"
 	"time"
 
 	"github.com/miekg/dns"
@@ -53,47 +53,21 @@ func (l *Lease) Working(ctx context.Context) (*tunnel.Client, error) {
 // HOST being an address or a name that is looked up as in the pod, search domains included. Of several addresses each is tried. The
 // error is the *net.OpError that the pod's connect got, or a *net.DNSError. A connection of UDP has no idle time-out.
 func (l *Lease) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, err
-	}
-	number, err := net.LookupPort(network, port)
-	if err != nil {
-		return nil, err
-	}
-	addrs, err := l.lookup(ctx, network, host)
-	if err != nil {
-		return nil, err
-	}
-	client, err := l.Working(ctx)
-	if err != nil {
-		return nil, &net.OpError{Op: "dial", Net: network, Err: err}
-	}
-	var first error
-	for _, a := range addrs {
-		c, err := client.DialContext(ctx, network, net.JoinHostPort(a.String(), strconv.Itoa(number)))
-		if err == nil {
-			return c, nil
-		}
-		if first == nil {
-			first = err
-		}
-	}
-	return nil, first
+	working := sync.OnceValues(func() (*tunnel.Client, error) { return l.Working(ctx) })
+	return dnsresolver.DialNames(network, address,
+		func(host string) ([]netip.Addr, error) {
+			return l.LookupNetIP(ctx, "ip"+network[min(len(network), 3):], host)
+		},
+		func(to netip.AddrPort) (net.Conn, error) {
+			client, err := working()
+			if err != nil {
+				return nil, &net.OpError{Op: "dial", Net: network, Err: err}
+			}
+			return client.DialContext(ctx, network, to.String())
+		})
 }
 
 // lookup is the addresses of a host that fit a network.
-func (l *Lease) lookup(ctx context.Context, network, host string) ([]netip.Addr, error) {
-	if a, err := netip.ParseAddr(host); err == nil {
-		return []netip.Addr{a}, nil
-	}
-	all, err := l.LookupNetIP(ctx, "ip"+network[min(len(network), 3):], host)
-	if err != nil {
-		return nil, err
-	}
-	return all, nil
-}
-
 // LookupNetIP looks a name up as in the agent's pod: its /etc/hosts, then its resolver with the search domains. network is "ip", "ip4"
 // or "ip6". The error is a *net.DNSError.
 func (l *Lease) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {

@@ -68,31 +68,9 @@ func (l *agentLink) outletLoop(ctx context.Context) {
 
 // dialName opens what a client of the proxy asked for by name or address, trying one address after the other.
 func (w *wiring) dialName(ctx context.Context, n *dnsresolver.Names, address string) (net.Conn, error) {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, err
-	}
-	number, err := net.LookupPort("tcp", port)
-	if err != nil {
-		return nil, err
-	}
-	addrs := []netip.Addr{}
-	if addr, err := netip.ParseAddr(host); err == nil {
-		addrs = append(addrs, addr)
-	} else if addrs, err = n.Lookup(ctx, host); err != nil {
-		return nil, err
-	}
-	var first error
-	for _, a := range addrs {
-		c, err := w.dial(ctx, netip.AddrPort{}, netip.AddrPortFrom(a, uint16(number)))
-		if err == nil {
-			return c, nil
-		}
-		if first == nil {
-			first = err
-		}
-	}
-	return nil, first
+	return dnsresolver.DialNames("tcp", address,
+		func(host string) ([]netip.Addr, error) { return n.Lookup(ctx, host) },
+		func(to netip.AddrPort) (net.Conn, error) { return w.dial(ctx, netip.AddrPort{}, to) })
 }
 
 // podNames are the pod's addresses and its resolv.conf.
