@@ -12,12 +12,9 @@ import (
 	"maps"
 	"net"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
-
-	"github.com/teleswap/teleswap/proxy/procnet"
 )
 
 const (
@@ -28,21 +25,13 @@ const (
 	quietPatience = time.Second
 	// streamSilence is when an answer that has begun is no longer waited for: it may be one without an end.
 	streamSilence = 100 * time.Millisecond
-	// look is how often it is looked whether the process listens again, at most; it takes the kernel some milliseconds, so
-	// it waits lookRest times as long as the last look took.
-	look     = 20 * time.Millisecond
-	lookRest = 4
 )
-
-// Listens tells the sockets that listen where the process is.
-type Listens interface {
-	Listening() ([]procnet.Socket, error)
-}
 
 // Gate is what the connections to one process pass. A nil one is for a process that is never restarted. Safe for concurrent
 // use.
 type Gate struct {
-	now func() time.Time
+	now   func() time.Time
+	ports ports // where it listens
 
 	mu    sync.Mutex
 	count int           // of restarts so far
@@ -50,11 +39,6 @@ type Gate struct {
 	until time.Time     // connections wait until then
 	news  chan struct{} // closed and replaced with each change of the above, and when a connection becomes idle
 	live  map[*conn]struct{}
-
-	at     Listens // nil: not yet
-	looked time.Time
-	took   time.Duration
-	ports  map[uint16]struct{} // what listened then
 }
 
 // New makes a gate that is open.
@@ -67,9 +51,7 @@ func (g *Gate) Attach(at Listens) {
 	if g == nil {
 		return
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.at = at
+	g.ports.attach(at)
 }
 
 // Hold is the word that the process is to be restarted: it gets no connection any more, and no request on those it has, until
@@ -130,7 +112,7 @@ func (g *Gate) Started() {
 	close(g.held)
 	g.held = nil
 	g.until = g.now().Add(Patience)
-	g.ports = nil
+	g.ports.forget()
 	g.tellLocked()
 }
 
@@ -227,7 +209,7 @@ func (g *Gate) awaitPort(ctx context.Context, port uint16) bool {
 		switch {
 		case !restarting:
 			return false
-		case again && g.listensOn(port):
+		case again && g.ports.has(port):
 			return true
 		}
 		next := time.NewTimer(look)
@@ -241,30 +223,6 @@ func (g *Gate) awaitPort(ctx context.Context, port uint16) bool {
 			return false
 		}
 	}
-}
-
-// listensOn tells whether something listens on a port. However many ask, the table is read once each look.
-func (g *Gate) listensOn(port uint16) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.at == nil {
-		return false
-	}
-	if now := g.now(); g.ports == nil || now.Sub(g.looked) >= max(look, lookRest*g.took) {
-		began := time.Now()
-		sockets, err := g.at.Listening()
-		if err != nil {
-			return false
-		}
-		g.looked, g.took, g.ports = now, time.Since(began), map[uint16]struct{}{}
-		for _, s := range sockets {
-			if strings.HasPrefix(s.Network, "tcp") {
-				g.ports[s.Addr.Port()] = struct{}{}
-			}
-		}
-	}
-	_, does := g.ports[port]
-	return does
 }
 
 // left takes a connection that has ended out of the books.
