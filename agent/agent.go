@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/teleswap/teleswap/agent/sftpd"
+	"github.com/teleswap/teleswap/proxy/accept"
 	"github.com/teleswap/teleswap/proxy/relay"
 	"github.com/teleswap/teleswap/proxy/tunnel"
 )
@@ -196,26 +197,16 @@ func (a *agent) watchListening(ctx context.Context) {
 
 // acceptLoop routes the connections of one port until its listener is closed.
 func (a *agent) acceptLoop(ctx context.Context, l net.Listener, routed *sync.WaitGroup) {
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			a.log.Warn("accept", "address", l.Addr().String(), "error", err)
-			if !pause(ctx, acceptPause) {
-				return
-			}
-			continue
-		}
+	warn := func(err error) { a.log.Warn("accept", "address", l.Addr().String(), "error", err) }
+	accept.Loop(ctx, l, warn, func(conn net.Conn) {
 		a.noteArrival()
 		if !a.router.admit(ctx) {
 			a.log.Warn("reset a connection: too many wait", "from", conn.RemoteAddr().String())
 			relay.Reset(conn)
-			continue
+			return
 		}
 		routed.Go(func() { a.router.route(ctx, conn) })
-	}
+	})
 }
 
 const (

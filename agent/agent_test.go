@@ -163,7 +163,7 @@ func (p *pod) connect(t *testing.T) *tunnel.Client {
 }
 
 // accept serves the laptop's inbound connections until the test ends.
-func accept(t *testing.T, c *tunnel.Client, handle func(*tunnel.Inbound)) (stop func()) {
+func acceptAll(t *testing.T, c *tunnel.Client, handle func(*tunnel.Inbound)) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -243,7 +243,7 @@ func TestInboundCarriesClientAddress(t *testing.T) {
 	p := startPod(t, nil)
 	c := p.connect(t)
 	seen := make(chan *tunnel.Inbound, 1)
-	accept(t, c, func(in *tunnel.Inbound) {
+	acceptAll(t, c, func(in *tunnel.Inbound) {
 		seen <- in
 		echo(t)(in)
 	})
@@ -269,7 +269,7 @@ func TestInboundRefusedIsReset(t *testing.T) {
 	p := startPod(t, nil)
 	c := p.connect(t)
 	var tries sync.Map
-	accept(t, c, func(in *tunnel.Inbound) {
+	acceptAll(t, c, func(in *tunnel.Inbound) {
 		tries.Store(time.Now(), true)
 		_ = in.Refuse(syscall.ECONNREFUSED)
 	})
@@ -292,7 +292,7 @@ func TestManyAtOnce(t *testing.T) {
 	const n = 1000
 	p := startPod(t, nil)
 	c := p.connect(t)
-	accept(t, c, echo(t))
+	acceptAll(t, c, echo(t))
 	conns := make([]net.Conn, n)
 	errs := make([]error, n)
 	var wg sync.WaitGroup
@@ -386,7 +386,7 @@ func TestRelayToTarget(t *testing.T) {
 	}
 	_ = local.Close()
 	sayer(t, local.Addr().String(), "local")
-	accept(t, c, func(in *tunnel.Inbound) {
+	acceptAll(t, c, func(in *tunnel.Inbound) {
 		to, err := net.Dial("tcp", local.Addr().String())
 		if err != nil {
 			_ = in.Refuse(syscall.ECONNREFUSED)

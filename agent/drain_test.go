@@ -29,7 +29,7 @@ func TestDrain(t *testing.T) {
 	c := p.connect(t)
 	wait, release := context.WithCancel(t.Context())
 	defer release()
-	accept(t, c, func(in *tunnel.Inbound) {
+	acceptAll(t, c, func(in *tunnel.Inbound) {
 		conn, err := in.Accept()
 		if err != nil {
 			t.Error(err)
@@ -101,7 +101,7 @@ func TestDrainGraceIsABound(t *testing.T) {
 	t.Parallel()
 	p := startPod(t, func(c *Config) { c.Grace = 300 * time.Millisecond })
 	c := p.connect(t)
-	accept(t, c, echo(t))
+	acceptAll(t, c, echo(t))
 	conn, err := openAndEcho(p.addr(targetPort))
 	if err != nil {
 		t.Fatal(err)
@@ -163,7 +163,7 @@ func TestDrainLeavesWhoDoesNotFollow(t *testing.T) {
 	t.Parallel()
 	p := startPod(t, nil)
 	c := p.connect(t)
-	accept(t, c, func(in *tunnel.Inbound) {
+	acceptAll(t, c, func(in *tunnel.Inbound) {
 		conn, err := in.Accept()
 		if err != nil {
 			t.Error(err)
@@ -188,7 +188,7 @@ func TestDrainLeavesNoDownload(t *testing.T) {
 	const size = 16 << 20 // more than all buffers on the way
 	p := startPod(t, nil)
 	c := p.connect(t)
-	accept(t, c, func(in *tunnel.Inbound) {
+	acceptAll(t, c, func(in *tunnel.Inbound) {
 		conn, err := in.Accept()
 		if err != nil {
 			t.Error(err)
@@ -230,7 +230,7 @@ func TestDrainEndsBusyHTTP(t *testing.T) {
 		_, _ = io.Copy(w, r.Body)
 	}))
 	defer local.Close()
-	accept(t, c, func(in *tunnel.Inbound) {
+	acceptAll(t, c, func(in *tunnel.Inbound) {
 		conn, err := in.Accept()
 		if err != nil {
 			t.Error(err)
@@ -279,7 +279,7 @@ func TestDrainEndsBusyGRPC(t *testing.T) {
 	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
 	go func() { _ = server.Serve(lis) }()
 	defer server.Stop()
-	accept(t, c, func(in *tunnel.Inbound) {
+	acceptAll(t, c, func(in *tunnel.Inbound) {
 		conn, err := in.Accept()
 		if err != nil {
 			t.Error(err)

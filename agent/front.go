@@ -3,12 +3,13 @@ package agent
 import (
 	"bufio"
 	"context"
-	"errors"
 	"log/slog"
 	"net"
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/teleswap/teleswap/proxy/accept"
 )
 
 const (
@@ -59,18 +60,8 @@ func newFront(addr net.Addr, shake func(context.Context, net.Conn) (net.Conn, er
 func (f *front) serve(ctx context.Context, lis net.Listener) {
 	f.http.BaseContext = func(net.Listener) context.Context { return ctx }
 	f.wg.Go(func() { _ = f.http.Serve(f.web) }) // ends by close
-	for {
-		conn, err := lis.Accept()
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			f.log.Warn("accept on the tunnel's port", "error", err)
-			if !pause(ctx, acceptPause) {
-				return
-			}
-			continue
-		}
+	warn := func(err error) { f.log.Warn("accept on the tunnel's port", "error", err) }
+	accept.Loop(ctx, lis, warn, func(conn net.Conn) {
 		select {
 		case f.slots <- struct{}{}:
 			f.wg.Go(func() {
@@ -80,7 +71,7 @@ func (f *front) serve(ctx context.Context, lis net.Listener) {
 		default:
 			_ = conn.Close()
 		}
-	}
+	})
 }
 
 // close ends the HTTP side and waits for all goroutines. The listener is closed, and the

@@ -7,10 +7,6 @@ import (
 	"time"
 )
 
-// acceptPause is how long an accept loop rests after a failure that is not its end: no
-// file descriptors left, for one.
-const acceptPause = 50 * time.Millisecond
-
 // handoff is a listener whose connections were accepted elsewhere.
 type handoff struct {
 	addr   net.Addr

@@ -24,7 +24,7 @@ func TestClosedListenerIsWaitedFor(t *testing.T) {
 	c := p.connect(t)
 	var mu sync.Mutex
 	closed, refused := false, make(chan struct{}, 100)
-	accept(t, c, func(in *tunnel.Inbound) {
+	acceptAll(t, c, func(in *tunnel.Inbound) {
 		mu.Lock()
 		refuse := closed
 		mu.Unlock()
@@ -97,7 +97,7 @@ func TestDroppedUnseen(t *testing.T) {
 			asked, refused := make(chan string, 10), make(chan struct{}, 100)
 			var listening atomic.Bool
 			listening.Store(true)
-			accept(t, c, func(in *tunnel.Inbound) {
+			acceptAll(t, c, func(in *tunnel.Inbound) {
 				if !listening.Load() {
 					_ = in.Refuse(syscall.ECONNREFUSED)
 					refused <- struct{}{}
@@ -163,7 +163,7 @@ func TestHoldAndHandOver(t *testing.T) {
 	t.Parallel()
 	p := startPod(t, nil)
 	c := p.connect(t)
-	stop := accept(t, c, echo(t))
+	stop := acceptAll(t, c, echo(t))
 	if answer, err := ask(t, p.addr(targetPort)); answer != "hello" || err != nil {
 		t.Fatalf("got %q, %v", answer, err)
 	}
@@ -221,7 +221,7 @@ func TestLaptopLostAndBack(t *testing.T) {
 	t.Parallel()
 	p := startPod(t, nil)
 	first := p.connect(t)
-	accept(t, first, echo(t))
+	acceptAll(t, first, echo(t))
 	if err := first.SetReady(t.Context(), true); err != nil {
 		t.Fatal(err)
 	}
@@ -245,7 +245,7 @@ func TestLaptopLostAndBack(t *testing.T) {
 		t.Fatalf("nobody accepts, yet it was answered: %v", err)
 	case <-time.After(300 * time.Millisecond):
 	}
-	accept(t, second, echo(t))
+	acceptAll(t, second, echo(t))
 	if err := <-answer; err != nil {
 		t.Error(err)
 	}

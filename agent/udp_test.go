@@ -111,7 +111,7 @@ func TestInboundUDP(t *testing.T) {
 	p := startPod(t, withUDP)
 	c := p.connect(t)
 	seen := make(chan *tunnel.Inbound, 8)
-	accept(t, c, func(in *tunnel.Inbound) {
+	acceptAll(t, c, func(in *tunnel.Inbound) {
 		seen <- in
 		echoFlow(t, "re: ")(in)
 	})
@@ -164,7 +164,7 @@ func TestUDPHandOver(t *testing.T) {
 	t.Parallel()
 	p := startPod(t, withUDP)
 	c := p.connect(t)
-	accept(t, c, echoFlow(t, "laptop: "))
+	acceptAll(t, c, echoFlow(t, "laptop: "))
 	client := dialUDP(t, p.udp)
 	insist(t, client, "1", "laptop: 1")
 	if err := c.Hold(t.Context()); err != nil {
@@ -187,7 +187,7 @@ func TestLaptopGoneAmidAUDPFlow(t *testing.T) {
 	t.Parallel()
 	p := startPod(t, withUDP)
 	c := p.connect(t)
-	stop := accept(t, c, echoFlow(t, "one: "))
+	stop := acceptAll(t, c, echoFlow(t, "one: "))
 	client := dialUDP(t, p.udp)
 	insist(t, client, "a", "one: a")
 	_ = c.Close()
@@ -195,7 +195,7 @@ func TestLaptopGoneAmidAUDPFlow(t *testing.T) {
 	if _, err := client.Write([]byte("lost")); err != nil { // nobody takes it, nothing breaks
 		t.Error(err)
 	}
-	accept(t, p.connect(t), echoFlow(t, "two: "))
+	acceptAll(t, p.connect(t), echoFlow(t, "two: "))
 	insist(t, client, "b", "two: b")
 }
 

@@ -63,12 +63,8 @@ var errNotExpected = errors.New("the daemon does not expect this sandbox")
 func (b *boxes) acceptLoop(ctx context.Context) {
 	for {
 		h, err := b.listener.Accept(ctx)
-		if ctx.Err() != nil || errors.Is(err, os.ErrClosed) || errors.Is(err, syscall.EINVAL) {
-			return
-		}
 		if err != nil {
-			b.log.Warn("a sandbox could not be received", "error", err)
-			continue
+			return
 		}
 		b.deliver(h)
 	}

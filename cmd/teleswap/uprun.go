@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/teleswap/teleswap/project"
+	"github.com/teleswap/teleswap/proxy/accept"
 )
 
 // upping is `teleswap up`: the swaps that it has started, each a process of its own. Its loop is the only goroutine that
@@ -145,11 +146,7 @@ func (u *upping) send(e upEvent) bool {
 
 // acceptLoop ends when the listener is closed. Each connection is read by a goroutine that ends with it.
 func (u *upping) acceptLoop(listener net.Listener) {
-	for {
-		conn, err := listener.Accept()
-		if err != nil {
-			return
-		}
+	accept.Loop(context.Background(), listener, func(error) {}, func(conn net.Conn) {
 		go func() {
 			orders := json.NewDecoder(conn)
 			var first upReport
@@ -159,7 +156,7 @@ func (u *upping) acceptLoop(listener net.Listener) {
 				closeQuietly(conn)
 			}
 		}()
-	}
+	})
 }
 
 // hearLoop passes on what a session reports; it ends with the connection, which it closes.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -44,7 +45,7 @@ func newLab(t testing.TB, config func(*netstack.Config)) *lab {
 		t.Skipf(ordinary.NoSandbox+" here: %v", err)
 	}
 	l := &lab{t: t, handoff: filepath.Join(socketDir(t), "handoff.sock"), config: config, taken: make(chan struct{})}
-	lis, err := sandbox.ListenHandoff(l.handoff)
+	lis, err := sandbox.ListenHandoff(l.handoff, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

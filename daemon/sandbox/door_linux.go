@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/teleswap/teleswap/daemon/internal/unixsock"
+	"github.com/teleswap/teleswap/proxy/accept"
 )
 
 // knock is the first byte on a door's connection. The descriptors of the command's input, output and errors come with it,
@@ -74,19 +76,14 @@ func (s *supervisor) openDoor(lis *net.UnixListener) {
 	if lis == nil {
 		return
 	}
-	go func() {
-		for {
-			conn, err := lis.AcceptUnix()
-			if err != nil {
-				return
-			}
-			if cred, err := unixsock.Peer(conn); err != nil || int(cred.Uid) != os.Geteuid() {
-				_ = conn.Close()
-				continue
-			}
-			s.knocks <- conn
+	go accept.Loop(context.Background(), lis, func(error) {}, func(c net.Conn) {
+		conn := c.(*net.UnixConn)
+		if cred, err := unixsock.Peer(conn); err != nil || int(cred.Uid) != os.Geteuid() {
+			_ = conn.Close()
+			return
 		}
-	}()
+		s.knocks <- conn
+	})
 }
 
 // letIn starts a doorman for one who knocks. It is called on the thread that started the command.

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"context"
 	"encoding/gob"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/teleswap/teleswap/daemon/internal/unixsock"
+	"github.com/teleswap/teleswap/proxy/accept"
 )
 
 // gateName is the gate's socket in the abstract namespace, which belongs to the network that keeper and container share.
@@ -63,6 +65,11 @@ func (g *gates) accept() (*gate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("wait for the container: %w", err)
 	}
+	return g.gate(conn)
+}
+
+// gate is made of a connection, which it owns.
+func (g *gates) gate(conn *net.UnixConn) (*gate, error) {
 	cred, err := unixsock.Peer(conn)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("wait for the container: %w", err), conn.Close())
@@ -92,21 +99,18 @@ func (g *gate) refuse(err error) {
 // serveLoop gives the pod's variables to what is started in the container later (docker exec), by the same user or root. It
 // ends with the listener.
 func (g *gates) serveLoop(command user) {
-	for {
-		late, err := g.accept()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
+	accept.Loop(context.Background(), g.lis, func(error) {}, func(c net.Conn) {
+		late, err := g.gate(c.(*net.UnixConn))
 		if err != nil {
-			continue
+			return
 		}
 		late.pass.Late = true
 		if late.UID == 0 || late.UID == command.UID {
 			go func() { _ = late.open() }() // ends when the command has started
-			continue
+			return
 		}
 		late.refuse(errors.New("only the container's user and root get the pod's variables"))
-	}
+	})
 }
 
 // Gate is what the program does as a container's first process: it waits until the container is like the pod, and replaces

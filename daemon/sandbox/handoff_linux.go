@@ -5,13 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/teleswap/teleswap/daemon/internal/unixsock"
+	"github.com/teleswap/teleswap/proxy/accept"
 )
 
 const (
@@ -35,14 +38,19 @@ type hello struct {
 // welcome is the daemon's answer. Error is empty when the command may start.
 type welcome struct{ Error string }
 
-// HandoffListener receives sandboxes on a unix socket. Accept is for one goroutine.
+// HandoffListener receives sandboxes on a unix socket. It is safe for concurrent use.
 type HandoffListener struct {
 	lis  *net.UnixListener
 	path string
+
+	ctx       context.Context //nolint:containedctx // ends with Close
+	cancel    context.CancelFunc
+	received  chan *Handoff
+	receiving sync.WaitGroup
 }
 
-// ListenHandoff listens on a unix socket of mode 0600 at path; what is there already is replaced.
-func ListenHandoff(path string) (*HandoffListener, error) {
+// ListenHandoff listens on a unix socket of mode 0600 at path; what is there already is replaced. The caller closes it.
+func ListenHandoff(path string, log *slog.Logger) (*HandoffListener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("replace the handoff socket: %w", err)
 	}
@@ -58,44 +66,55 @@ func ListenHandoff(path string) (*HandoffListener, error) {
 		_ = os.Remove(tmp)
 		return nil, errors.Join(fmt.Errorf("listen for sandboxes: %w", err), lis.Close())
 	}
-	return &HandoffListener{lis: lis, path: path}, nil
+	l := &HandoffListener{lis: lis, path: path, received: make(chan *Handoff)}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	l.receiving.Go(func() { // until Close
+		accept.Loop(l.ctx, lis, func(err error) { log.Warn("accept a sandbox", "error", err) }, func(c net.Conn) {
+			l.receiving.Go(func() { l.receive(c.(*net.UnixConn), log) })
+		})
+	})
+	return l, nil
 }
 
 // Accept waits for the next sandbox of our own user; others, and those that say nothing sensible, are turned away
-// without an error. It returns ctx's error, or net.ErrClosed after Close.
+// without an error, and hold nobody up. It returns ctx's error, or net.ErrClosed after Close.
 func (l *HandoffListener) Accept(ctx context.Context) (*Handoff, error) {
-	stop := context.AfterFunc(ctx, func() { _ = l.lis.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	for {
-		if err := l.lis.SetDeadline(time.Time{}); err != nil {
-			return nil, err
-		}
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		conn, err := l.lis.AcceptUnix()
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
-			}
-			return nil, fmt.Errorf("accept a sandbox: %w", err)
-		}
-		h, err := receive(conn)
-		if err != nil {
-			_ = conn.Close()
-			continue
-		}
+	select {
+	case h := <-l.received:
 		return h, nil
+	case <-l.ctx.Done():
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 }
 
-// Close ends the listener and removes the socket.
+// Close ends the listener, turns away whom nobody has accepted, and removes the socket.
 func (l *HandoffListener) Close() error {
-	return errors.Join(l.lis.Close(), os.Remove(l.path))
+	l.cancel()
+	err := errors.Join(l.lis.Close(), os.Remove(l.path))
+	l.receiving.Wait()
+	return err
 }
 
-// receive reads a sandbox's hello.
-func receive(conn *net.UnixConn) (*Handoff, error) {
+// receive passes a sandbox on to who accepts.
+func (l *HandoffListener) receive(conn *net.UnixConn, log *slog.Logger) {
+	_ = conn.SetReadDeadline(time.Now().Add(helloTime))
+	defer context.AfterFunc(l.ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })()
+	h, err := receiveHello(conn)
+	if err != nil {
+		log.Debug("turned away who is no sandbox", "error", errors.Join(err, conn.Close()))
+		return
+	}
+	select {
+	case l.received <- h:
+	case <-l.ctx.Done():
+		_ = h.Close()
+	}
+}
+
+// receiveHello reads a sandbox's hello.
+func receiveHello(conn *net.UnixConn) (*Handoff, error) {
 	cred, err := unixsock.Peer(conn)
 	if err != nil {
 		return nil, err
@@ -103,7 +122,6 @@ func receive(conn *net.UnixConn) (*Handoff, error) {
 	if int(cred.Uid) != os.Geteuid() && cred.Uid != 0 {
 		return nil, fmt.Errorf("user %d is not ours", cred.Uid)
 	}
-	_ = conn.SetReadDeadline(time.Now().Add(helloTime))
 	buf, oob := make([]byte, helloSize), make([]byte, unix.CmsgSpace(maxRights*4))
 	n, oobn, _, _, err := conn.ReadMsgUnix(buf, oob)
 	if err != nil {

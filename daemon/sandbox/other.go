@@ -4,6 +4,8 @@ package sandbox
 
 import (
 	"context"
+	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -41,7 +43,7 @@ type HandoffListener struct {
 }
 
 // ListenHandoff makes a listener to which nobody comes.
-func ListenHandoff(string) (*HandoffListener, error) {
+func ListenHandoff(string, *slog.Logger) (*HandoffListener, error) {
 	return &HandoffListener{closed: make(chan struct{})}, nil
 }
 
@@ -49,9 +51,9 @@ func ListenHandoff(string) (*HandoffListener, error) {
 func (l *HandoffListener) Accept(ctx context.Context) (*Handoff, error) {
 	select {
 	case <-l.closed:
-		return nil, os.ErrClosed
+		return nil, net.ErrClosed
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return nil, ctx.Err()
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -182,7 +183,7 @@ func listenHandoff(t *testing.T) (*HandoffListener, string) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "h.sock")
-	lis, err := ListenHandoff(path)
+	lis, err := ListenHandoff(path, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +203,7 @@ func TestHandoffSocketIsPrivate(t *testing.T) {
 	if err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", st, err)
 	}
-	again, err := ListenHandoff(path) // as after a crash
+	again, err := ListenHandoff(path, slog.New(slog.DiscardHandler)) // as after a crash
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,6 +250,42 @@ func TestHandoffPassesOverNonsense(t *testing.T) {
 		t.Errorf("the sandbox was told %v", err)
 	}
 	_ = h.Close()
+}
+
+// TestHandoffIsNotHeldUp has a client that says nothing: sandboxes come in beside it, and Close does not wait for it.
+func TestHandoffIsNotHeldUp(t *testing.T) {
+	lis, path := listenHandoff(t)
+	silent, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
+	ctx, cancel := context.WithTimeout(t.Context(), helloTime/2)
+	defer cancel()
+	go func() {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer func() { _ = f.Close() }()
+		_, _ = handOver(ctx, &Spec{Session: "s1", Token: "t1", Handoff: path}, f, &volumes{}) // ends with Close
+	}()
+	h, err := lis.Accept(ctx)
+	if err != nil {
+		t.Fatalf("a sandbox beside a silent client: %v", err)
+	}
+	_ = h.Close()
+	closed := make(chan struct{})
+	go func() { defer close(closed); _ = lis.Close() }()
+	select {
+	case <-closed:
+	case <-time.After(helloTime / 2):
+		t.Error("Close waits for a silent client")
+	}
+	if _, err := lis.Accept(t.Context()); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
 }
 
 func TestAcceptEndsWithItsContext(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -257,7 +258,7 @@ func (p *pod) run(cfg Config, places []place, argv ...string) *process {
 		p.t.Fatal(err)
 	}
 	p.t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	lis, err := sandbox.ListenHandoff(filepath.Join(dir, "h.sock"))
+	lis, err := sandbox.ListenHandoff(filepath.Join(dir, "h.sock"), slog.New(slog.DiscardHandler))
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/teleswap/teleswap/proxy/accept"
 )
 
 const (
@@ -58,18 +60,14 @@ func Listener(ctx context.Context, lis net.Listener, query Query, log *slog.Logg
 	defer serving.Wait()
 	defer cancel()
 	slots := make(chan struct{}, maxConns)
-	for {
+	accept.Loop(ctx, lis, func(err error) { log.Warn("accept a resolver's client", "error", err) }, func(c net.Conn) {
 		slots <- struct{}{}
-		c, err := lis.Accept()
-		if err != nil {
-			return
-		}
 		serving.Go(func() {
 			defer func() { <-slots }()
 			defer context.AfterFunc(ctx, func() { _ = c.Close() })()
 			Conn(ctx, c, query, log)
 		})
-	}
+	})
 }
 
 // Conn answers the queries of one TCP connection (RFC 7766), which may be pipelined, and closes it in the end.

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/teleswap/teleswap/proxy/accept"
 	"github.com/teleswap/teleswap/proxy/relay"
 )
 
@@ -23,8 +24,6 @@ const (
 	senderIdle = 60 * time.Second
 	// inboxSize is how many datagrams wait for a flow; further ones are lost.
 	inboxSize = 64
-	// acceptPause is what a failing accept waits for, at least: descriptors that are freed.
-	acceptPause = 100 * time.Millisecond
 )
 
 // Entrance is a socket that listens on one side of a network's border; each connection, and each flow of datagrams, is
@@ -67,21 +66,8 @@ func (e *Entrance) Close() {
 
 // acceptLoop takes connections until the listener is closed. The connections end with ctx.
 func (e *Entrance) acceptLoop(ctx context.Context, lis net.Listener) {
-	for {
-		c, err := lis.Accept()
-		switch {
-		case errors.Is(err, net.ErrClosed):
-			return
-		case err != nil:
-			e.Log.Warn("accept", "for", e.Name, "error", err)
-			select {
-			case <-time.After(acceptPause):
-			case <-ctx.Done():
-			}
-		default:
-			e.served.Go(func() { e.connect(ctx, c) })
-		}
-	}
+	warn := func(err error) { e.Log.Warn("accept", "for", e.Name, "error", err) }
+	accept.Loop(ctx, lis, warn, func(c net.Conn) { e.served.Go(func() { e.connect(ctx, c) }) })
 }
 
 // connect joins a connection to its other side; where there is none it is reset.

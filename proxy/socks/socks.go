@@ -10,22 +10,18 @@ import (
 	"bufio"
 	"context"
 	"crypto/subtle"
-	"errors"
 	"log/slog"
 	"net"
 	"net/http"
 	"sync"
 	"time"
 
+	"github.com/teleswap/teleswap/proxy/accept"
 	"github.com/teleswap/teleswap/proxy/relay"
 )
 
-const (
-	// greetingTime bounds what a client may take until it has said what it wants.
-	greetingTime = 30 * time.Second
-	// acceptPause is what a failing accept waits for: descriptors that are freed.
-	acceptPause = 100 * time.Millisecond
-)
+// greetingTime bounds what a client may take until it has said what it wants.
+const greetingTime = 30 * time.Second
 
 // Server is a proxy. Its fields must not be changed once Serve was called.
 type Server struct {
@@ -52,26 +48,12 @@ func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
 	defer func() { _ = lis.Close() }()
 	web := newWeb(s)
 	running.Go(func() { web.serve(ctx) })
-	for {
-		c, err := lis.Accept()
-		switch {
-		case ctx.Err() != nil:
-			if err == nil {
-				_ = c.Close()
-			}
-			return nil
-		case errors.Is(err, net.ErrClosed):
-			return err
-		case err != nil:
-			s.log().Warn("accept for the proxy", "error", err)
-			select {
-			case <-time.After(acceptPause):
-			case <-ctx.Done():
-			}
-		default:
-			running.Go(func() { s.handle(ctx, web, c) })
-		}
+	warn := func(err error) { s.log().Warn("accept for the proxy", "error", err) }
+	accept.Loop(ctx, lis, warn, func(c net.Conn) { running.Go(func() { s.handle(ctx, web, c) }) })
+	if ctx.Err() != nil {
+		return nil
 	}
+	return net.ErrClosed
 }
 
 // handle serves one connection, whichever of the two protocols it speaks.
