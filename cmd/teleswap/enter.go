@@ -62,7 +62,11 @@ started in it and listens is reached from the cluster where the session is held 
 		Args:              oneArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.enter(cmd.Context(), strings.Join(args, ""), func(s *api.Session) []string {
-				fmt.Fprintf(a.err, "· in session %s, in the place of %s in %s; exit leaves it\n", s.GetId(), s.GetTarget(), dash(s.GetNamespace()))
+				place := "in the place of " + s.GetTarget()
+				if s.GetConnects() {
+					place = "on the network of the cluster,"
+				}
+				fmt.Fprintf(a.err, "· in session %s, %s in %s; exit leaves it\n", s.GetId(), place, dash(s.GetNamespace()))
 				return shellOf(s, os.Getenv("SHELL"))
 			})
 		},
@@ -157,6 +161,9 @@ func cannotEnter(s *api.Session) error {
 	case "starting":
 		return fmt.Errorf("%s has no sandbox yet; `teleswap status` tells how far it is", name)
 	case "active":
+		if s.GetConnects() {
+			return fmt.Errorf("%s has no sandbox to enter; `teleswap connect -- COMMAND` runs a command on the network of the cluster", name)
+		}
 		return fmt.Errorf("%s has no sandbox that can be entered: it was started with --no-sandbox", name)
 	}
 	return fmt.Errorf("%s is ending; it cannot be entered any more", name)

@@ -4,6 +4,7 @@
 package docker
 
 import (
+	"encoding/csv"
 	"fmt"
 	"path"
 	"regexp"
@@ -243,7 +244,8 @@ func placeOf(flag, value string) string {
 		}
 		return parts[1]
 	}
-	for part := range strings.SplitSeq(value, ",") {
+	parts, _ := csv.NewReader(strings.NewReader(value)).Read() // what is no CSV docker refuses itself
+	for _, part := range parts {
 		key, place, _ := strings.Cut(part, "=")
 		switch strings.ToLower(key) {
 		case "target", "dst", "destination":

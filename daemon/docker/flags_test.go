@@ -37,6 +37,10 @@ func TestParse(t *testing.T) {
 			"img", "", func(r *Run) bool { return slices.Equal(r.Places, []string{"/b", "/c", "/d"}) },
 		},
 		{
+			"a mount with a comma", `--mount type=bind,"source=/a,dst=/x","dst=/b,c" img`, `--mount type=bind,"source=/a,dst=/x","dst=/b,c"`,
+			"img", "", func(r *Run) bool { return slices.Equal(r.Places, []string{"/b,c"}) },
+		},
+		{
 			"taken from the line", "--entrypoint /x --cidfile f --pull=always --detach=false img a", "", "img", "a",
 			func(r *Run) bool { return *r.Entrypoint == "/x" && r.CIDFile == "f" && r.Pull == "always" },
 		},
