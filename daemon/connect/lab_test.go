@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -16,6 +15,7 @@ import (
 	"github.com/miekg/dns"
 	"go.uber.org/goleak"
 
+	"github.com/teleswap/teleswap/daemon/internal/agenttest"
 	"github.com/teleswap/teleswap/daemon/kube"
 	"github.com/teleswap/teleswap/daemon/ledger"
 	"github.com/teleswap/teleswap/daemon/link"
@@ -39,11 +39,9 @@ type lab struct {
 
 // agent is one that runs.
 type agent struct {
-	pod    string
-	keys   map[string][]byte
-	server *tunnel.Server
-	lis    net.Listener
-	served chan error
+	*agenttest.Agent
+	pod  string
+	keys map[string][]byte
 }
 
 func newLab(t *testing.T) *lab {
@@ -222,8 +220,7 @@ func (c *cluster) DialPodProxy(ctx context.Context, _, pod string, _ int32) (net
 	defer c.lab.mu.Unlock()
 	for _, a := range c.lab.agents {
 		if a.pod == pod {
-			var d net.Dialer
-			return d.DialContext(ctx, "tcp", a.lis.Addr().String())
+			return a.Dial(ctx)
 		}
 	}
 	return nil, errors.New("no such pod")
@@ -233,65 +230,21 @@ func (c *cluster) DialPortForward(context.Context, string, string, int32, string
 	return nil, errors.New("no such way here")
 }
 
-// secured is a listener whose connections are through the handshake.
-type secured struct {
-	net.Listener
-	handshake func(context.Context, net.Conn) (net.Conn, error)
-}
-
-func (l secured) Accept() (net.Conn, error) {
-	for {
-		raw, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		if c, err := l.handshake(context.Background(), raw); err == nil {
-			return c, nil
-		}
-	}
-}
-
-// control does what the laptop asks: nothing.
-type control struct{}
-
-func (control) SetReady(bool) error         { return nil }
-func (control) Hold() error                 { return nil }
-func (control) HandOver([]netip.Addr) error { return nil }
-func (control) Laptop(_, _ bool)            {}
-
 // start runs an agent. Its pod's resolver knows web.shop.svc.cluster.local at 127.0.0.1.
 func (l *lab) start(keys map[string][]byte) *agent {
-	dir := l.t.TempDir()
-	for name, data := range keys {
-		if err := os.WriteFile(dir+"/"+name, data, 0o600); err != nil {
-			l.t.Error(err)
-		}
-	}
-	cfg, err := tunnel.LoadAgentTLS(dir)
-	if err != nil {
-		l.t.Error(err)
-	}
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		l.t.Error(err)
-	}
-	a := &agent{keys: keys, lis: lis, served: make(chan error, 1)}
-	a.server = tunnel.NewServer(tunnel.ServerConfig{
+	served, err := agenttest.Start(keys, tunnel.ServerConfig{
 		View: func() (*tunnel.PodView, error) {
 			return &tunnel.PodView{
 				PodIps:     []string{"10.244.1.9"},
 				ResolvConf: []byte("search shop.svc.cluster.local svc.cluster.local\nnameserver 10.96.0.10\noptions ndots:5\n"),
 			}, nil
 		},
-		Resolve: resolve,
-		Dial: func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, network, to.String())
-		},
-		Control: control{},
+		Resolve: resolve, Dial: agenttest.DialPod,
 	})
-	go func() { a.served <- a.server.Serve(secured{lis, tunnel.ServerHandshake(cfg)}) }()
-	return a
+	if err != nil {
+		l.t.Error(err)
+	}
+	return &agent{Agent: served, keys: keys}
 }
 
 func resolve(_ context.Context, msg []byte) ([]byte, error) {
@@ -321,7 +274,7 @@ func (l *lab) replace(session, pod string) (end func()) {
 	l.mu.Lock()
 	l.agents[session] = next
 	l.mu.Unlock()
-	was.server.Announce(tunnel.PodShutdown{})
+	was.Announce(tunnel.PodShutdown{})
 	return func() { l.end(was) }
 }
 
@@ -337,13 +290,9 @@ func (l *lab) stop(session string) {
 }
 
 func (l *lab) end(a *agent) {
-	if err := a.server.Close(); err != nil {
+	if err := a.Stop(); err != nil {
 		l.t.Error(err)
 	}
-	if err := <-a.served; err != nil && !errors.Is(err, net.ErrClosed) {
-		l.t.Errorf("serving ended: %v", err)
-	}
-	_ = a.lis.Close()
 }
 
 // now is the only agent that runs.

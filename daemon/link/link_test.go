@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +14,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/teleswap/teleswap/daemon/internal/agenttest"
 	"github.com/teleswap/teleswap/daemon/kube"
 	"github.com/teleswap/teleswap/proxy/tunnel"
 )
@@ -24,10 +23,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // lab is an agent's end of the tunnel on loopback, and a cluster through which it is reached, as pod-proxy.
 type lab struct {
-	t      *testing.T
-	addr   string
-	keys   *tunnel.Keys
-	server *tunnel.Server
+	t     *testing.T
+	agent *agenttest.Agent
+	keys  *tunnel.Keys
 
 	mu    sync.Mutex
 	lives error
@@ -49,8 +47,7 @@ func (a *lab) DialPodProxy(ctx context.Context, _, _ string, _ int32) (net.Conn,
 	if a.down {
 		return nil, errors.New("connection refused")
 	}
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "tcp", a.addr)
+	c, err := a.agent.Dial(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -88,24 +85,6 @@ func (a *lab) cut() {
 	a.conns = nil
 }
 
-// secured is a listener whose connections are through the handshake.
-type secured struct {
-	net.Listener
-	handshake func(context.Context, net.Conn) (net.Conn, error)
-}
-
-func (l secured) Accept() (net.Conn, error) {
-	for {
-		raw, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		if c, err := l.handshake(context.Background(), raw); err == nil {
-			return c, nil
-		}
-	}
-}
-
 // newLab starts the agent's end; the test's end ends it.
 func newLab(t *testing.T) *lab {
 	t.Helper()
@@ -113,45 +92,19 @@ func newLab(t *testing.T) *lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	for name, data := range keys.AgentFiles() {
-		if err := os.WriteFile(dir+"/"+name, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cfg, err := tunnel.LoadAgentTLS(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := &lab{t: t, addr: lis.Addr().String(), keys: keys}
-	a.server = tunnel.NewServer(tunnel.ServerConfig{
-		View:    func() (*tunnel.PodView, error) { return &tunnel.PodView{Hostname: "web-pod"}, nil },
-		Control: control{},
+	agent, err := agenttest.Start(keys.AgentFiles(), tunnel.ServerConfig{
+		View: func() (*tunnel.PodView, error) { return &tunnel.PodView{Hostname: "web-pod"}, nil },
 	})
-	served := make(chan error, 1)
-	go func() { served <- a.server.Serve(secured{lis, tunnel.ServerHandshake(cfg)}) }()
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
-		if err := a.server.Close(); err != nil {
+		if err := agent.Stop(); err != nil {
 			t.Error(err)
 		}
-		if err := <-served; err != nil && !errors.Is(err, net.ErrClosed) {
-			t.Errorf("serving ended: %v", err)
-		}
 	})
-	return a
+	return &lab{t: t, agent: agent, keys: keys}
 }
-
-// control does what the laptop asks: nothing.
-type control struct{}
-
-func (control) SetReady(bool) error         { return nil }
-func (control) Hold() error                 { return nil }
-func (control) HandOver([]netip.Addr) error { return nil }
-func (control) Laptop(_, _ bool)            {}
 
 func (a *lab) config(warn func(string, ...any)) Config {
 	return Config{

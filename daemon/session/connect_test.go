@@ -9,13 +9,13 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/teleswap/teleswap/daemon/connect"
+	"github.com/teleswap/teleswap/daemon/internal/agenttest"
 	"github.com/teleswap/teleswap/daemon/kube"
 	"github.com/teleswap/teleswap/daemon/ledger"
 	"github.com/teleswap/teleswap/daemon/link"
@@ -25,10 +25,8 @@ import (
 // connectCluster runs a connection's agent on this machine's loopback.
 type connectCluster struct {
 	*fakeCluster
-	t      *testing.T
-	addr   string
-	served chan error
-	server *tunnel.Server
+	t     *testing.T
+	agent *agenttest.Agent
 }
 
 func (c *connectCluster) CheckConnect(context.Context) error          { return nil }
@@ -39,33 +37,14 @@ func (c *connectCluster) Ranges(context.Context, ...netip.Addr) kube.Ranges {
 }
 
 func (c *connectCluster) CreateConnect(_ context.Context, a kube.Connector) error {
-	dir := c.t.TempDir()
-	for name, data := range a.Keys {
-		if err := os.WriteFile(dir+"/"+name, data, 0o600); err != nil {
-			return err
-		}
-	}
-	cfg, err := tunnel.LoadAgentTLS(dir)
-	if err != nil {
-		return err
-	}
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	c.addr, c.served = lis.Addr().String(), make(chan error, 1)
-	c.server = tunnel.NewServer(tunnel.ServerConfig{
+	var err error
+	c.agent, err = agenttest.Start(a.Keys, tunnel.ServerConfig{
 		View: func() (*tunnel.PodView, error) {
 			return &tunnel.PodView{PodIps: []string{"10.244.0.9"}, ResolvConf: []byte("search shop.svc.cluster.local\nnameserver 10.96.0.10\n")}, nil
 		},
-		Dial: func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, network, to.String())
-		},
-		Control: new(agentLab),
+		Dial: agenttest.DialPod,
 	})
-	go func() { c.served <- c.server.Serve(secured{lis, tunnel.ServerHandshake(cfg)}) }()
-	return nil
+	return err
 }
 
 func (c *connectCluster) WaitConnect(context.Context, string, kube.Notify) (kube.AgentPod, error) {
@@ -73,16 +52,11 @@ func (c *connectCluster) WaitConnect(context.Context, string, kube.Notify) (kube
 }
 
 func (c *connectCluster) DeleteConnect(context.Context, string, kube.Notify) error {
-	err := c.server.Close()
-	if ended := <-c.served; !errors.Is(ended, net.ErrClosed) {
-		err = errors.Join(err, ended)
-	}
-	return err
+	return c.agent.Stop()
 }
 
 func (c *connectCluster) DialPodProxy(ctx context.Context, _, _ string, _ int32) (net.Conn, error) {
-	var d net.Dialer
-	return d.DialContext(ctx, "tcp", c.addr)
+	return c.agent.Dial(ctx)
 }
 
 // connectProcess is a process with a hub of its own, whose connections are to a connectCluster.

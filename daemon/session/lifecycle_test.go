@@ -85,7 +85,7 @@ func TestOwnRestoreIsNoPodEnd(t *testing.T) {
 func TestLinkTellsThatThePodEnds(t *testing.T) {
 	a := newAgentLab(t)
 	l, _ := a.dial()
-	a.server.Announce(tunnel.PodShutdown{Grace: time.Second})
+	a.agent.Announce(tunnel.PodShutdown{Grace: time.Second})
 	<-l.Gone()
 	var podEnds *PodEndsError
 	if err := l.Err(); !errors.As(err, &podEnds) || podEnds.Pod != "agent-pod" {

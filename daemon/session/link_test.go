@@ -5,13 +5,12 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"net/netip"
-	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/teleswap/teleswap/daemon/internal/agenttest"
 	"github.com/teleswap/teleswap/daemon/kube"
 	"github.com/teleswap/teleswap/daemon/link"
 	"github.com/teleswap/teleswap/proxy/tunnel"
@@ -21,23 +20,15 @@ import (
 // is reached, as pod-proxy.
 type agentLab struct {
 	*fakeCluster
-	t    *testing.T
-	addr string
-	keys *tunnel.Keys
-
-	server *tunnel.Server
+	t     *testing.T
+	agent *agenttest.Agent
+	keys  *tunnel.Keys
 
 	mu    sync.Mutex
 	pod   string // the Deployment's pod
 	conns []net.Conn
 	down  bool
 }
-
-// SetReady, Hold, HandOver and Laptop are tunnel.Control.
-func (a *agentLab) SetReady(bool) error         { return nil }
-func (a *agentLab) Hold() error                 { return nil }
-func (a *agentLab) HandOver([]netip.Addr) error { return nil }
-func (a *agentLab) Laptop(_, _ bool)            {}
 
 func (a *agentLab) WaitAgentRunning(context.Context, string, kube.Notify) (kube.AgentPod, error) {
 	a.mu.Lock()
@@ -54,8 +45,7 @@ func (a *agentLab) DialPodProxy(ctx context.Context, _, _ string, _ int32) (net.
 	if a.down {
 		return nil, errors.New("connection refused")
 	}
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "tcp", a.addr)
+	c, err := a.agent.Dial(ctx)
 	if err == nil {
 		a.conns = append(a.conns, c)
 	}
@@ -72,24 +62,6 @@ func (a *agentLab) cut() {
 	a.conns = nil
 }
 
-// secured is a listener whose connections are through the handshake.
-type secured struct {
-	net.Listener
-	handshake func(context.Context, net.Conn) (net.Conn, error)
-}
-
-func (l secured) Accept() (net.Conn, error) {
-	for {
-		raw, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		if c, err := l.handshake(context.Background(), raw); err == nil {
-			return c, nil
-		}
-	}
-}
-
 // newAgentLab starts the agent's end; the test's end ends it.
 func newAgentLab(t *testing.T, alter ...func(*tunnel.ServerConfig)) *agentLab {
 	t.Helper()
@@ -97,39 +69,18 @@ func newAgentLab(t *testing.T, alter ...func(*tunnel.ServerConfig)) *agentLab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	for name, data := range keys.AgentFiles() {
-		if err := os.WriteFile(dir+"/"+name, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cfg, err := tunnel.LoadAgentTLS(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := &agentLab{t: t, addr: lis.Addr().String(), keys: keys, pod: "agent-pod"}
+	a := &agentLab{t: t, keys: keys, pod: "agent-pod"}
 	a.fakeCluster = &fakeCluster{world: newWorld(), gate: newGate(0)}
-	scfg := tunnel.ServerConfig{
-		View:    func() (*tunnel.PodView, error) { return &tunnel.PodView{Hostname: "web-pod"}, nil },
-		Control: a,
-	}
+	cfg := tunnel.ServerConfig{View: func() (*tunnel.PodView, error) { return &tunnel.PodView{Hostname: "web-pod"}, nil }}
 	for _, f := range alter {
-		f(&scfg)
+		f(&cfg)
 	}
-	server := tunnel.NewServer(scfg)
-	a.server = server
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(secured{lis, tunnel.ServerHandshake(cfg)}) }()
+	if a.agent, err = agenttest.Start(keys.AgentFiles(), cfg); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
-		if err := server.Close(); err != nil {
+		if err := a.agent.Stop(); err != nil {
 			t.Error(err)
-		}
-		if err := <-served; err != nil && !errors.Is(err, net.ErrClosed) {
-			t.Errorf("serving ended: %v", err)
 		}
 	})
 	return a

@@ -154,7 +154,7 @@ func TestSidecarsAreThereWhenTheProcessStarts(t *testing.T) {
 	defer func() { _ = other.Close() }()
 	first, second := freePort(t, "127.0.0.1"), freePort(t, "127.0.0.1")
 	l := link.(*agentLink)
-	a.server.Announce(tunnel.PodListening{TCP: []netip.AddrPort{first}})
+	a.agent.Announce(tunnel.PodListening{TCP: []netip.AddrPort{first}})
 	for told := false; !told && t.Context().Err() == nil; { // it travels
 		l.mu.Lock()
 		told = l.listening != nil
@@ -179,7 +179,7 @@ func TestSidecarsAreThereWhenTheProcessStarts(t *testing.T) {
 		t.Fatalf("the sidecar's port is not there yet: %v", err)
 	}
 	say(c)
-	a.server.Announce(tunnel.PodListening{TCP: []netip.AddrPort{first, second}})
+	a.agent.Announce(tunnel.PodListening{TCP: []netip.AddrPort{first, second}})
 	say(dialUntil(t, second))
 }
 
