@@ -67,7 +67,7 @@ func (c *Cluster) CreateSecret(ctx context.Context, t *Target, a Agent) error {
 }
 
 func (c *Cluster) putSecret(ctx context.Context, secret *corev1.Secret) error {
-	err := c.call(ctx, "make secret/"+secret.Name, func(ctx context.Context) error {
+	err := c.change(ctx, "make secret/"+secret.Name, func(ctx context.Context) error {
 		_, err := c.client.CoreV1().Secrets(c.namespace).Create(ctx, secret, metav1.CreateOptions{})
 		return err
 	})
@@ -111,7 +111,7 @@ func (c *Cluster) createDeployment(ctx context.Context, in manifests.AgentInput)
 	if err != nil {
 		return fmt.Errorf("make the agent: %w", err)
 	}
-	return c.call(ctx, "make deployment/"+deployment.Name, func(ctx context.Context) error {
+	return c.change(ctx, "make deployment/"+deployment.Name, func(ctx context.Context) error {
 		_, err := c.client.AppsV1().Deployments(c.namespace).Create(ctx, deployment, metav1.CreateOptions{})
 		return err
 	})
@@ -122,7 +122,7 @@ func (c *Cluster) createPod(ctx context.Context, in manifests.AgentInput) error 
 	if err != nil {
 		return fmt.Errorf("make the agent: %w", err)
 	}
-	return c.call(ctx, "make pod/"+pod.Name, func(ctx context.Context) error {
+	return c.change(ctx, "make pod/"+pod.Name, func(ctx context.Context) error {
 		_, err := c.client.CoreV1().Pods(c.namespace).Create(ctx, pod, metav1.CreateOptions{})
 		return err
 	})
@@ -134,12 +134,12 @@ func (c *Cluster) createPod(ctx context.Context, in manifests.AgentInput) error 
 func (c *Cluster) DeleteAgent(ctx context.Context, name string, notify Notify) error {
 	background := metav1.DeletePropagationBackground
 	options := metav1.DeleteOptions{PropagationPolicy: &background}
-	err := c.insist(ctx, "delete deployment/"+name, func(ctx context.Context) error {
+	err := c.insistChange(ctx, "delete deployment/"+name, func(ctx context.Context) error {
 		return c.client.AppsV1().Deployments(c.namespace).Delete(ctx, name, options)
 	})
 	if apierrors.IsNotFound(err) || isDenied(err) {
 		// A Pod, then. Whoever swaps those alone need not be allowed to delete Deployments.
-		err = c.insist(ctx, "delete pod/"+name, func(ctx context.Context) error {
+		err = c.insistChange(ctx, "delete pod/"+name, func(ctx context.Context) error {
 			return c.client.CoreV1().Pods(c.namespace).Delete(ctx, name, options)
 		})
 	}
@@ -192,7 +192,7 @@ func draining(pods map[types.UID]*corev1.Pod) string {
 // DeleteSecret deletes the Secret of the agent. Nothing to delete is success. It
 // repeats until ctx ends while the API server is away.
 func (c *Cluster) DeleteSecret(ctx context.Context, name string) error {
-	err := c.insist(ctx, "delete secret/"+name, func(ctx context.Context) error {
+	err := c.insistChange(ctx, "delete secret/"+name, func(ctx context.Context) error {
 		return c.client.CoreV1().Secrets(c.namespace).Delete(ctx, name, metav1.DeleteOptions{})
 	})
 	if apierrors.IsNotFound(err) {

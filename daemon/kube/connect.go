@@ -103,7 +103,7 @@ func (c *Cluster) CreateConnect(ctx context.Context, a Connector) error {
 	}
 	jobs := c.client.BatchV1().Jobs(c.namespace)
 	var made *batchv1.Job
-	err = c.call(ctx, "make job/"+wanted.Name, func(ctx context.Context) (err error) {
+	err = c.change(ctx, "make job/"+wanted.Name, func(ctx context.Context) (err error) {
 		made, err = jobs.Create(ctx, wanted, metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) { // the name holds the session's id
 			made, err = jobs.Get(ctx, wanted.Name, metav1.GetOptions{})
@@ -119,7 +119,7 @@ func (c *Cluster) CreateConnect(ctx context.Context, a Connector) error {
 // SettleConnect lets the Job stay: until then it has a deadline, for an agent that never serves.
 func (c *Cluster) SettleConnect(ctx context.Context, session string) error {
 	name := manifests.ConnectName(session)
-	return c.call(ctx, "patch job/"+name, func(ctx context.Context) error {
+	return c.change(ctx, "patch job/"+name, func(ctx context.Context) error {
 		_, err := c.client.BatchV1().Jobs(c.namespace).Patch(ctx, name, types.MergePatchType,
 			[]byte(`{"spec":{"activeDeadlineSeconds":null}}`), metav1.PatchOptions{})
 		return err

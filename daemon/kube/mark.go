@@ -105,7 +105,7 @@ func (c *Cluster) putMark(ctx context.Context, read *workload, m Mark) error {
 	if err != nil {
 		return err
 	}
-	return c.call(ctx, "mark "+read.object().String(), func(ctx context.Context) error {
+	return c.change(ctx, "mark "+read.object().String(), func(ctx context.Context) error {
 		_, err := c.patch(ctx, read.object(), patch)
 		return err
 	})
@@ -178,7 +178,7 @@ func (c *Cluster) removeMark(ctx context.Context, read *workload) (*workload, er
 		return nil, err
 	}
 	var w *workload
-	err = c.insist(ctx, "unmark "+read.object().String(), func(ctx context.Context) (err error) {
+	err = c.insistChange(ctx, "unmark "+read.object().String(), func(ctx context.Context) (err error) {
 		w, err = c.patch(ctx, read.object(), patch)
 		return err
 	})
@@ -206,7 +206,7 @@ func (c *Cluster) cleanReplicaSets(ctx context.Context, d *workload, id string) 
 		return fmt.Errorf("write patch: %w", err)
 	}
 	for _, name := range marked {
-		err := c.insist(ctx, "unmark replicaset/"+name, func(ctx context.Context) error {
+		err := c.insistChange(ctx, "unmark replicaset/"+name, func(ctx context.Context) error {
 			_, err := c.client.AppsV1().ReplicaSets(c.namespace).Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
 			return err
 		})

@@ -192,7 +192,7 @@ func (c *Cluster) CreateNew(ctx context.Context, t *Target, a Agent, m Mark) err
 	}
 	deployments := c.client.AppsV1().Deployments(c.namespace)
 	var made *appsv1.Deployment
-	err = c.call(ctx, "make "+t.Object().String(), func(ctx context.Context) (err error) {
+	err = c.change(ctx, "make "+t.Object().String(), func(ctx context.Context) (err error) {
 		made, err = deployments.Create(ctx, wanted, metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) { // by an earlier try, perhaps
 			made, err = deployments.Get(ctx, t.Name, metav1.GetOptions{})
@@ -218,7 +218,7 @@ func (c *Cluster) createService(ctx context.Context, wanted *corev1.Service) err
 	}
 	services := c.client.CoreV1().Services(c.namespace)
 	made := wanted
-	err := c.call(ctx, "make service/"+wanted.Name, func(ctx context.Context) (err error) {
+	err := c.change(ctx, "make service/"+wanted.Name, func(ctx context.Context) (err error) {
 		made, err = services.Create(ctx, wanted, metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {
 			made, err = services.Get(ctx, wanted.Name, metav1.GetOptions{})
@@ -272,7 +272,7 @@ func (c *Cluster) deleteOurs(ctx context.Context, name, session string,
 	get func(context.Context) (metav1.Object, error), remove func(context.Context, metav1.DeleteOptions) error,
 ) error {
 	background := metav1.DeletePropagationBackground
-	err := c.insist(ctx, "delete "+name, func(ctx context.Context) error {
+	err := c.insistChange(ctx, "delete "+name, func(ctx context.Context) error {
 		found, err := get(ctx)
 		if err != nil || found.GetLabels()[manifests.SessionKey] != session {
 			return err

@@ -48,6 +48,29 @@ func (c *Cluster) insist(ctx context.Context, doing string, do func(context.Cont
 	}
 }
 
+// change is call for what changes something: the end of ctx does not cut it off. The API server may make a change that was cut
+// off all the same, and later than what takes it back: nobody would take it back then.
+func (c *Cluster) change(ctx context.Context, doing string, do func(context.Context) error) error {
+	return c.call(ctx, doing, c.whole(do))
+}
+
+// insistChange is insist for what changes something, as change is call.
+func (c *Cluster) insistChange(ctx context.Context, doing string, do func(context.Context) error) error {
+	return c.insist(ctx, doing, c.whole(do))
+}
+
+// whole lets a change have its answer, once it has begun. It has the time that any call has.
+func (c *Cluster) whole(do func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.timeout)
+		defer cancel()
+		return do(ctx)
+	}
+}
+
 func (c *Cluster) once(ctx context.Context, do func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()

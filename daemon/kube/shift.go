@@ -145,7 +145,7 @@ func (c *Cluster) label(ctx context.Context, pod string, labels map[string]strin
 
 // insistOn is insist for a change of an object: one that is gone is a *NotFoundError.
 func (c *Cluster) insistOn(ctx context.Context, verb string, o Object, do func(context.Context) error) error {
-	err := c.insist(ctx, verb+" "+o.String(), do)
+	err := c.insistChange(ctx, verb+" "+o.String(), do)
 	if apierrors.IsNotFound(err) {
 		return c.gone(o, err)
 	}
@@ -181,7 +181,7 @@ func (c *Cluster) takeSlot(ctx context.Context, s Shift, agent string) error {
 	yes := true
 	owner := metav1.OwnerReference{APIVersion: DaemonSet.apiVersion(), Kind: string(DaemonSet), Name: set.Name, UID: set.UID, Controller: &yes}
 	place := manifests.PlaceHolder(slotName(agent), manifests.SessionOf(agent), slotFinalizer, pod, owner)
-	err = c.insist(ctx, "make pod/"+place.Name, func(ctx context.Context) error {
+	err = c.insistChange(ctx, "make pod/"+place.Name, func(ctx context.Context) error {
 		_, err := c.client.CoreV1().Pods(c.namespace).Create(ctx, place, metav1.CreateOptions{})
 		return err
 	})
@@ -227,7 +227,7 @@ func (c *Cluster) freeSlotOf(ctx context.Context, s Shift, agent string) error {
 
 // freeSlot lets the place holder go. None is success.
 func (c *Cluster) freeSlot(ctx context.Context, agent string) error {
-	err := c.insist(ctx, "free the place of the pod", func(ctx context.Context) error {
+	err := c.insistChange(ctx, "free the place of the pod", func(ctx context.Context) error {
 		_, err := c.client.CoreV1().Pods(c.namespace).Patch(ctx, slotName(agent), types.MergePatchType,
 			[]byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
 		if err != nil {
