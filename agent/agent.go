@@ -198,7 +198,7 @@ func (a *agent) watchListening(ctx context.Context) {
 // acceptLoop routes the connections of one port until its listener is closed.
 func (a *agent) acceptLoop(ctx context.Context, l net.Listener, routed *sync.WaitGroup) {
 	warn := func(err error) { a.log.Warn("accept", "address", l.Addr().String(), "error", err) }
-	accept.Loop(ctx, l, warn, func(conn net.Conn) {
+	accept.Loop(l, warn, func(conn net.Conn) {
 		a.noteArrival()
 		if !a.router.admit(ctx) {
 			a.log.Warn("reset a connection: too many wait", "from", conn.RemoteAddr().String())

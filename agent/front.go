@@ -61,7 +61,7 @@ func (f *front) serve(ctx context.Context, lis net.Listener) {
 	f.http.BaseContext = func(net.Listener) context.Context { return ctx }
 	f.wg.Go(func() { _ = f.http.Serve(f.web) }) // ends by close
 	warn := func(err error) { f.log.Warn("accept on the tunnel's port", "error", err) }
-	accept.Loop(ctx, lis, warn, func(conn net.Conn) {
+	accept.Loop(lis, warn, func(conn net.Conn) {
 		select {
 		case f.slots <- struct{}{}:
 			f.wg.Go(func() {

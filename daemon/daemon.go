@@ -136,7 +136,7 @@ func assemble(life context.Context, cfg Config) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	handoffs, err := sandbox.ListenHandoff(cfg.Paths.Handoff, cfg.Logger)
+	handoffs, err := sandbox.ListenHandoff(life, cfg.Paths.Handoff, cfg.Logger)
 	if err != nil {
 		return nil, fmt.Errorf("listen for sandboxes: %w", err)
 	}

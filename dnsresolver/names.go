@@ -5,13 +5,12 @@ import (
 	"strings"
 
 	"github.com/miekg/dns"
+
+	"github.com/teleswap/teleswap/dnsresolver/wire"
 )
 
 // ownTTL is how long an answer about a name of our own may be kept, in seconds. It does not change while a process runs.
 const ownTTL = 60
-
-// ownSize is what we take by UDP (RFC 6891 section 6.2.5's customary value, in bytes).
-const ownSize = 1232
 
 // own answers what concerns one of Names; ok is false where none is concerned. Nobody else is asked: not for what is
 // below such a name, and not for the name with a search domain behind it, which a zone with a wildcard would answer.
@@ -40,7 +39,7 @@ func (r *Resolver) own(q *dns.Msg) (answer *dns.Msg, ok bool) {
 			continue
 		}
 		if q.IsEdns0() != nil {
-			a.SetEdns0(ownSize, false)
+			a.SetEdns0(wire.OwnSize, false)
 		}
 		return a, true
 	}

@@ -146,7 +146,7 @@ func (u *upping) send(e upEvent) bool {
 
 // acceptLoop ends when the listener is closed. Each connection is read by a goroutine that ends with it.
 func (u *upping) acceptLoop(listener net.Listener) {
-	accept.Loop(context.Background(), listener, func(error) {}, func(conn net.Conn) {
+	accept.Loop(listener, func(error) {}, func(conn net.Conn) {
 		go func() {
 			orders := json.NewDecoder(conn)
 			var first upReport

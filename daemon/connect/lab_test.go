@@ -232,7 +232,7 @@ func (c *cluster) DialPortForward(context.Context, string, string, int32, string
 
 // start runs an agent. Its pod's resolver knows web.shop.svc.cluster.local at 127.0.0.1.
 func (l *lab) start(keys map[string][]byte) *agent {
-	served, err := agenttest.Start(keys, tunnel.ServerConfig{
+	served, err := agenttest.Start(l.t.Context(), keys, tunnel.ServerConfig{
 		View: func() (*tunnel.PodView, error) {
 			return &tunnel.PodView{
 				PodIps:     []string{"10.244.1.9"},

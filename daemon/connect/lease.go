@@ -67,7 +67,6 @@ func (l *Lease) DialContext(ctx context.Context, network, address string) (net.C
 		})
 }
 
-// lookup is the addresses of a host that fit a network.
 // LookupNetIP looks a name up as in the agent's pod: its /etc/hosts, then its resolver with the search domains. network is "ip", "ip4"
 // or "ip6". The error is a *net.DNSError.
 func (l *Lease) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {

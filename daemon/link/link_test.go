@@ -92,7 +92,7 @@ func newLab(t *testing.T) *lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	agent, err := agenttest.Start(keys.AgentFiles(), tunnel.ServerConfig{
+	agent, err := agenttest.Start(t.Context(), keys.AgentFiles(), tunnel.ServerConfig{
 		View: func() (*tunnel.PodView, error) { return &tunnel.PodView{Hostname: "web-pod"}, nil },
 	})
 	if err != nil {

@@ -45,7 +45,7 @@ func newLab(t testing.TB, config func(*netstack.Config)) *lab {
 		t.Skipf(ordinary.NoSandbox+" here: %v", err)
 	}
 	l := &lab{t: t, handoff: filepath.Join(socketDir(t), "handoff.sock"), config: config, taken: make(chan struct{})}
-	lis, err := sandbox.ListenHandoff(l.handoff, slog.New(slog.DiscardHandler))
+	lis, err := sandbox.ListenHandoff(t.Context(), l.handoff, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -417,7 +417,7 @@ func TestCancelledStart(t *testing.T) {
 	l := newLab(t, nil)
 	// A handoff socket that nobody serves: connect() succeeds, the answer never comes.
 	silent := filepath.Join(socketDir(t), "silent.sock")
-	lis, err := sandbox.ListenHandoff(silent, slog.New(slog.DiscardHandler))
+	lis, err := sandbox.ListenHandoff(t.Context(), silent, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -76,7 +75,7 @@ func (s *supervisor) openDoor(lis *net.UnixListener) {
 	if lis == nil {
 		return
 	}
-	go accept.Loop(context.Background(), lis, func(error) {}, func(c net.Conn) {
+	go accept.Loop(lis, func(error) {}, func(c net.Conn) {
 		conn := c.(*net.UnixConn)
 		if cred, err := unixsock.Peer(conn); err != nil || int(cred.Uid) != os.Geteuid() {
 			_ = conn.Close()

@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"context"
 	"encoding/gob"
 	"errors"
 	"fmt"
@@ -99,7 +98,7 @@ func (g *gate) refuse(err error) {
 // serveLoop gives the pod's variables to what is started in the container later (docker exec), by the same user or root. It
 // ends with the listener.
 func (g *gates) serveLoop(command user) {
-	accept.Loop(context.Background(), g.lis, func(error) {}, func(c net.Conn) {
+	accept.Loop(g.lis, func(error) {}, func(c net.Conn) {
 		late, err := g.gate(c.(*net.UnixConn))
 		if err != nil {
 			return

@@ -43,14 +43,15 @@ type HandoffListener struct {
 	lis  *net.UnixListener
 	path string
 
-	ctx       context.Context //nolint:containedctx // ends with Close
+	ctx       context.Context //nolint:containedctx // ends with Close at the latest
 	cancel    context.CancelFunc
 	received  chan *Handoff
 	receiving sync.WaitGroup
 }
 
-// ListenHandoff listens on a unix socket of mode 0600 at path; what is there already is replaced. The caller closes it.
-func ListenHandoff(path string, log *slog.Logger) (*HandoffListener, error) {
+// ListenHandoff listens on a unix socket of mode 0600 at path; what is there already is replaced. The caller closes it; with
+// ctx it ends, too, but for the socket.
+func ListenHandoff(ctx context.Context, path string, log *slog.Logger) (*HandoffListener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("replace the handoff socket: %w", err)
 	}
@@ -67,9 +68,9 @@ func ListenHandoff(path string, log *slog.Logger) (*HandoffListener, error) {
 		return nil, errors.Join(fmt.Errorf("listen for sandboxes: %w", err), lis.Close())
 	}
 	l := &HandoffListener{lis: lis, path: path, received: make(chan *Handoff)}
-	l.ctx, l.cancel = context.WithCancel(context.Background())
+	l.ctx, l.cancel = context.WithCancel(ctx)
 	l.receiving.Go(func() { // until Close
-		accept.Loop(l.ctx, lis, func(err error) { log.Warn("accept a sandbox", "error", err) }, func(c net.Conn) {
+		accept.Loop(lis, func(err error) { log.Warn("accept a sandbox", "error", err) }, func(c net.Conn) {
 			l.receiving.Go(func() { l.receive(c.(*net.UnixConn), log) })
 		})
 	})

@@ -43,7 +43,7 @@ type HandoffListener struct {
 }
 
 // ListenHandoff makes a listener to which nobody comes.
-func ListenHandoff(string, *slog.Logger) (*HandoffListener, error) {
+func ListenHandoff(context.Context, string, *slog.Logger) (*HandoffListener, error) {
 	return &HandoffListener{closed: make(chan struct{})}, nil
 }
 

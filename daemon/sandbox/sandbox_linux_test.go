@@ -183,7 +183,7 @@ func listenHandoff(t *testing.T) (*HandoffListener, string) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "h.sock")
-	lis, err := ListenHandoff(path, slog.New(slog.DiscardHandler))
+	lis, err := ListenHandoff(t.Context(), path, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +203,7 @@ func TestHandoffSocketIsPrivate(t *testing.T) {
 	if err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", st, err)
 	}
-	again, err := ListenHandoff(path, slog.New(slog.DiscardHandler)) // as after a crash
+	again, err := ListenHandoff(t.Context(), path, slog.New(slog.DiscardHandler)) // as after a crash
 	if err != nil {
 		t.Fatal(err)
 	}

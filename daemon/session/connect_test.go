@@ -38,7 +38,7 @@ func (c *connectCluster) Ranges(context.Context, ...netip.Addr) kube.Ranges {
 
 func (c *connectCluster) CreateConnect(_ context.Context, a kube.Connector) error {
 	var err error
-	c.agent, err = agenttest.Start(a.Keys, tunnel.ServerConfig{
+	c.agent, err = agenttest.Start(c.t.Context(), a.Keys, tunnel.ServerConfig{
 		View: func() (*tunnel.PodView, error) {
 			return &tunnel.PodView{PodIps: []string{"10.244.0.9"}, ResolvConf: []byte("search shop.svc.cluster.local\nnameserver 10.96.0.10\n")}, nil
 		},

@@ -75,7 +75,7 @@ func newAgentLab(t *testing.T, alter ...func(*tunnel.ServerConfig)) *agentLab {
 	for _, f := range alter {
 		f(&cfg)
 	}
-	if a.agent, err = agenttest.Start(keys.AgentFiles(), cfg); err != nil {
+	if a.agent, err = agenttest.Start(t.Context(), keys.AgentFiles(), cfg); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -258,7 +258,7 @@ func (p *pod) run(cfg Config, places []place, argv ...string) *process {
 		p.t.Fatal(err)
 	}
 	p.t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	lis, err := sandbox.ListenHandoff(filepath.Join(dir, "h.sock"), slog.New(slog.DiscardHandler))
+	lis, err := sandbox.ListenHandoff(p.t.Context(), filepath.Join(dir, "h.sock"), slog.New(slog.DiscardHandler))
 	if err != nil {
 		p.t.Fatal(err)
 	}

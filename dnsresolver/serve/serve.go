@@ -60,7 +60,7 @@ func Listener(ctx context.Context, lis net.Listener, query Query, log *slog.Logg
 	defer serving.Wait()
 	defer cancel()
 	slots := make(chan struct{}, maxConns)
-	accept.Loop(ctx, lis, func(err error) { log.Warn("accept a resolver's client", "error", err) }, func(c net.Conn) {
+	accept.Loop(lis, func(err error) { log.Warn("accept a resolver's client", "error", err) }, func(c net.Conn) {
 		slots <- struct{}{}
 		serving.Go(func() {
 			defer func() { <-slots }()

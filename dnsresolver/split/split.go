@@ -29,8 +29,6 @@ const (
 	// while all of these wait.
 	maxAsking  = 192
 	headerSize = 12
-	// ownSize is what we take by UDP (RFC 6891 section 6.2.5's customary value, in bytes).
-	ownSize = 1232
 )
 
 // ErrNoQuery is returned for bytes that are not a DNS query.
@@ -309,5 +307,5 @@ func pack(a *dns.Msg) []byte {
 
 // reply makes an answer of our own to q without records.
 func reply(q *dns.Msg, msg []byte, rcode int) ([]byte, error) {
-	return wire.Reply(q, msg, rcode, ownSize)
+	return wire.Reply(q, msg, rcode, wire.OwnSize)
 }

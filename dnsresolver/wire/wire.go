@@ -36,6 +36,9 @@ func Parse(msg []byte) (q *dns.Msg, rcode int, err error) {
 	return q, dns.RcodeSuccess, nil
 }
 
+// OwnSize is what we take by UDP, in bytes (RFC 6891 section 6.2.5's customary value).
+const OwnSize = 1232
+
 // Reply makes an answer without records to q, which is msg parsed. size is how many bytes we take by UDP, for who asks with EDNS
 // (RFC 6891 section 6.2.5); 0 answers without EDNS. Where q could not be packed again, its header alone is answered.
 func Reply(q *dns.Msg, msg []byte, rcode int, size uint16) ([]byte, error) {

@@ -2,7 +2,6 @@
 package accept
 
 import (
-	"context"
 	"errors"
 	"net"
 	"time"
@@ -11,9 +10,9 @@ import (
 // pause is waited after an error: a process that has no descriptor left gets one when another connection ends.
 const pause = 50 * time.Millisecond
 
-// Loop calls take with each connection of lis, one after the other, until lis is closed, by whom it may be: Loop does not. Any
-// other error of Accept is told to warn, and after a moment it goes on; with ctx it stops waiting, and returns. take owns the connection.
-func Loop(ctx context.Context, lis net.Listener, warn func(error), take func(net.Conn)) {
+// Loop calls take with each connection of lis, one after the other, until somebody closes lis: Loop does not. Any other error of
+// Accept is told to warn, and after a moment it goes on. take owns the connection.
+func Loop(lis net.Listener, warn func(error), take func(net.Conn)) {
 	for {
 		c, err := lis.Accept()
 		switch {
@@ -24,10 +23,6 @@ func Loop(ctx context.Context, lis net.Listener, warn func(error), take func(net
 			return
 		}
 		warn(err)
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return
-		}
+		time.Sleep(pause)
 	}
 }

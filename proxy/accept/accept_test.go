@@ -1,7 +1,6 @@
 package accept
 
 import (
-	"context"
 	"net"
 	"slices"
 	"syscall"
@@ -29,25 +28,16 @@ func (s *script) Accept() (net.Conn, error) {
 func TestLoop(t *testing.T) {
 	for name, tc := range map[string]struct {
 		results  []error
-		cancel   bool
 		took     int
 		warnings []error
 	}{
-		"until it is closed":   {results: []error{nil, nil}, took: 2},
-		"no descriptor left":   {results: []error{nil, syscall.EMFILE, syscall.ENFILE, nil}, took: 2, warnings: []error{syscall.EMFILE, syscall.ENFILE}},
-		"the context has gone": {results: []error{nil, syscall.EMFILE, nil}, cancel: true, took: 1, warnings: []error{syscall.EMFILE}},
+		"until it is closed": {results: []error{nil, nil}, took: 2},
+		"no descriptor left": {results: []error{nil, syscall.EMFILE, syscall.ENFILE, nil}, took: 2, warnings: []error{syscall.EMFILE, syscall.ENFILE}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
 			var warnings []error
 			took := 0
-			Loop(ctx, &script{results: tc.results}, func(err error) {
-				warnings = append(warnings, err)
-				if tc.cancel {
-					cancel()
-				}
-			}, func(net.Conn) { took++ })
+			Loop(&script{results: tc.results}, func(err error) { warnings = append(warnings, err) }, func(net.Conn) { took++ })
 			if took != tc.took || !slices.Equal(warnings, tc.warnings) {
 				t.Errorf("took %d, warned of %v; want %d and %v", took, warnings, tc.took, tc.warnings)
 			}

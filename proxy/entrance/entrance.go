@@ -67,7 +67,7 @@ func (e *Entrance) Close() {
 // acceptLoop takes connections until the listener is closed. The connections end with ctx.
 func (e *Entrance) acceptLoop(ctx context.Context, lis net.Listener) {
 	warn := func(err error) { e.Log.Warn("accept", "for", e.Name, "error", err) }
-	accept.Loop(ctx, lis, warn, func(c net.Conn) { e.served.Go(func() { e.connect(ctx, c) }) })
+	accept.Loop(lis, warn, func(c net.Conn) { e.served.Go(func() { e.connect(ctx, c) }) })
 }
 
 // connect joins a connection to its other side; where there is none it is reset.

@@ -49,7 +49,7 @@ func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
 	web := newWeb(s)
 	running.Go(func() { web.serve(ctx) })
 	warn := func(err error) { s.log().Warn("accept for the proxy", "error", err) }
-	accept.Loop(ctx, lis, warn, func(c net.Conn) { running.Go(func() { s.handle(ctx, web, c) }) })
+	accept.Loop(lis, warn, func(c net.Conn) { running.Go(func() { s.handle(ctx, web, c) }) })
 	if ctx.Err() != nil {
 		return nil
 	}

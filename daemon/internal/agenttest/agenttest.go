@@ -19,8 +19,8 @@ type Agent struct {
 	served chan error
 }
 
-// Start serves with the keys of an agent, by file name. A nil Control does nothing. The caller stops it.
-func Start(keys map[string][]byte, cfg tunnel.ServerConfig) (*Agent, error) {
+// Start serves with the keys of an agent, by file name. Handshakes end with ctx. A nil Control does nothing. The caller stops it.
+func Start(ctx context.Context, keys map[string][]byte, cfg tunnel.ServerConfig) (*Agent, error) {
 	dir, err := os.MkdirTemp("", "agenttest")
 	if err != nil {
 		return nil, err
@@ -43,7 +43,7 @@ func Start(keys map[string][]byte, cfg tunnel.ServerConfig) (*Agent, error) {
 		cfg.Control = Control{}
 	}
 	a := &Agent{Server: tunnel.NewServer(cfg), lis: lis, served: make(chan error, 1)}
-	go func() { a.served <- a.Serve(secured{lis, tunnel.ServerHandshake(tls)}) }() // until Stop
+	go func() { a.served <- a.Serve(secured{lis, ctx, tunnel.ServerHandshake(tls)}) }() // until Stop
 	return a, nil
 }
 
@@ -89,6 +89,7 @@ func (Control) Laptop(_, _ bool) {}
 // secured is a listener whose connections are through the handshake.
 type secured struct {
 	net.Listener
+	ctx       context.Context //nolint:containedctx // of the server
 	handshake func(context.Context, net.Conn) (net.Conn, error)
 }
 
@@ -98,7 +99,7 @@ func (l secured) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if c, err := l.handshake(context.Background(), raw); err == nil {
+		if c, err := l.handshake(l.ctx, raw); err == nil {
 			return c, nil
 		}
 	}
