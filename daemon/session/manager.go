@@ -35,9 +35,9 @@ type Status struct {
 type Manager struct {
 	cfg   Config
 	begin chan func(context.Context)
+	shut  chan struct{} // closed when Run takes nothing from begin any more
 
 	mu       sync.Mutex
-	closing  bool
 	sessions map[string]*Session
 }
 
@@ -46,7 +46,7 @@ var ErrClosing = errors.New("the daemon is ending; run the command again")
 
 // NewManager makes a manager, whose sessions live while Run runs.
 func NewManager(cfg Config) *Manager {
-	return &Manager{cfg: cfg, begin: make(chan func(context.Context)), sessions: map[string]*Session{}}
+	return &Manager{cfg: cfg, begin: make(chan func(context.Context)), shut: make(chan struct{}), sessions: map[string]*Session{}}
 }
 
 // Run gives the sessions the context they live in, and returns when stop is closed and
@@ -66,12 +66,13 @@ func (m *Manager) Run(ctx context.Context, stop <-chan struct{}) {
 	}
 }
 
-// closeDoor lets no session in any more and ends those that are there. A session that
-// was let in but not begun yet ends as if the daemon had never been asked.
+// closeDoor lets no session in any more and ends those that run. One that waits to be
+// begun is turned away with ErrClosing, as if the daemon had never been asked. It is
+// called once.
 func (m *Manager) closeDoor() {
+	close(m.shut)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.closing = true
 	for _, s := range m.sessions {
 		s.Quit("the daemon was told to quit")
 	}
@@ -89,13 +90,10 @@ func (m *Manager) Swap(ctx context.Context, req Request) (*Session, <-chan Event
 	return s, events, nil
 }
 
-// enter adds a session and has Run run it.
+// enter adds a session and has Run run it. It waits for Run to begin; the error is
+// ErrClosing where Run has gone.
 func (m *Manager) enter(ctx context.Context, s *Session, run func(context.Context)) error {
 	m.mu.Lock()
-	if m.closing {
-		m.mu.Unlock()
-		return ErrClosing
-	}
 	m.sessions[s.id] = s
 	m.mu.Unlock()
 	select {
@@ -104,6 +102,9 @@ func (m *Manager) enter(ctx context.Context, s *Session, run func(context.Contex
 		run(ctx)
 	}:
 		return nil
+	case <-m.shut:
+		m.leave(s)
+		return ErrClosing
 	case <-ctx.Done():
 		m.leave(s)
 		return context.Cause(ctx)
