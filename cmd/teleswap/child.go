@@ -53,6 +53,8 @@ type child struct {
 	asked       bool               // the daemon was asked whether it may be restarted
 	turning     bool               // a turn is due
 	paused      bool               // it has ended, and waits to be started again
+	told        bool               // it was told to end, maybe before it was known to run
+	toldGrace   time.Duration      // what it gets then; 0: the usual
 	changed     []string           // files that changed while a turn is due
 	rung        rung
 	ran         bool
@@ -146,9 +148,13 @@ func (c *child) interrupt(sig os.Signal, has bool, ui *progress) {
 }
 
 // terminate is the first rung where nobody sits at a keyboard. grace is what the process gets until SIGKILL, its preStop hook
-// included; 0: the usual.
+// included; 0: the usual. Of a process that is being started the start is given up, and told stays for the case that it
+// succeeds all the same.
 func (c *child) terminate(ui *progress, grace time.Duration) {
 	c.giveUp()
+	if !c.told {
+		c.told, c.toldGrace = true, grace
+	}
 	if c.process == nil || c.rung != rungNone {
 		return
 	}

@@ -267,9 +267,9 @@ func (s *swapping) childStarted(st startResult) {
 		return
 	}
 	switch {
-	case s.begun != nil || s.broken != nil: // it came up after all
+	case s.begun != nil || s.broken != nil || s.child.told: // it came up after all
 		s.tellStarted()
-		s.child.terminate(s.ui, 0)
+		s.child.terminate(s.ui, s.child.toldGrace)
 	case s.child.hooks.postStart != nil: // as in the pod: it counts as started when its hook has ended
 		s.child.runHook(s.child.hooks.postStart, true)
 	default:
