@@ -170,16 +170,12 @@ func (l *Ledger) path(session, suffix string) string {
 }
 
 func (l *Ledger) lock(session string) (*os.File, error) {
-	f, err := os.OpenFile(l.path(session, lockSuffix), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock session %s: %w", session, err)
-	}
-	err = lockfile.Try(f)
+	f, err := lockfile.Open(l.path(session, lockSuffix), 0o600)
 	if errors.Is(err, lockfile.ErrHeld) {
 		err = ErrHeld
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lock session %s: %w", session, err), f.Close())
+		return nil, fmt.Errorf("lock session %s: %w", session, err)
 	}
 	return f, nil
 }

@@ -59,19 +59,10 @@ func openBook(dir string) (*book, error) {
 	}
 	deadline := time.Now().Add(lockPatience)
 	for {
-		f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o644)
-		if err != nil {
-			return nil, fmt.Errorf("lock the record: %w", err)
-		}
-		err = lockfile.Try(f)
-		if err == nil && !isStill(f) { // its holder removed it when it went
-			_ = f.Close()
-			continue
-		}
+		f, err := lockfile.Open(filepath.Join(dir, lockName), 0o644)
 		if err == nil {
 			return readBook(dir, f)
 		}
-		_ = f.Close()
 		if !errors.Is(err, lockfile.ErrHeld) {
 			return nil, fmt.Errorf("lock the record: %w", err)
 		}
@@ -80,13 +71,6 @@ func openBook(dir string) (*book, error) {
 		}
 		time.Sleep(lockEvery)
 	}
-}
-
-// isStill says whether the file is the one that its name leads to.
-func isStill(f *os.File) bool {
-	mine, err := f.Stat()
-	there, terr := os.Stat(f.Name())
-	return err == nil && terr == nil && os.SameFile(mine, there)
 }
 
 func readBook(dir string, lock *os.File) (*book, error) {
