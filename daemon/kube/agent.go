@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -129,8 +131,8 @@ func (c *Cluster) createPod(ctx context.Context, in manifests.AgentInput) error 
 }
 
 // DeleteAgent deletes the agent's Deployment or Pod and waits until it, its ReplicaSets and
-// its pods are gone: the pods drain first, for some 30 s at most. Nothing to delete is
-// success. It repeats until ctx ends while the API server is away. notify may be nil.
+// its pods are gone: the pods drain first, for some 30 s at most. A pod whose node does not answer is waited for until half a minute
+// after its grace, and then told to notify. Nothing to delete is success. It repeats until ctx ends while the API server is away. notify may be nil.
 func (c *Cluster) DeleteAgent(ctx context.Context, name string, notify Notify) error {
 	background := metav1.DeletePropagationBackground
 	options := metav1.DeleteOptions{PropagationPolicy: &background}
@@ -166,14 +168,67 @@ func (c *Cluster) sweep(ctx context.Context, name string, notify Notify) error {
 	}); err != nil {
 		c.log.Debug("leaving the agent's pod to the garbage collector", "agent", name, "err", err)
 	}
-	sets, pods := c.replicaSetsLabelled(selector.LabelSelector), c.podsLabelled(selector.LabelSelector)
+	sets := c.replicaSetsLabelled(selector.LabelSelector)
+	makers := func() bool { return !sets.synced || len(sets.items) > 0 }
+	return c.waitDrained(ctx, name, notify, c.podsLabelled(selector.LabelSelector), makers, sets)
+}
+
+// strandedAfter is how long a pod may outlast its grace: the kubelet has volumes to unmount, and may be slow.
+const strandedAfter = 30 * time.Second
+
+// waitDrained waits until the pods of an agent are gone, and makers, which the other sources feed, says that none is left that makes more.
+// A pod that nobody removes counts as gone, and is told.
+func (c *Cluster) waitDrained(ctx context.Context, name string, notify Notify, pods *objects[*corev1.Pod], makers func() bool, others ...source) error {
+	var lost []*corev1.Pod
 	judge := func() verdict {
-		if sets.synced && pods.synced && len(sets.items) == 0 && len(pods.items) == 0 {
+		var left map[types.UID]*corev1.Pod
+		var again time.Duration
+		left, lost, again = stranded(pods.items, time.Now())
+		if pods.synced && len(left) == 0 && !makers() {
 			return verdict{done: true}
 		}
-		return verdict{note: draining(pods.items)}
+		return verdict{note: draining(left), again: again}
 	}
-	return c.wait(ctx, "wait for the agent "+name+" to be gone", notify, judge, sets, pods)
+	if err := c.wait(ctx, "wait for the agent "+name+" to be gone", notify, judge, append(others, pods)...); err != nil {
+		return err
+	}
+	for _, pod := range lost {
+		c.log.Warn("a pod is not waited for any longer", "pod", pod.Name, "node", pod.Spec.NodeName, "ends", pod.DeletionTimestamp)
+		if notify != nil {
+			notify(fmt.Sprintf("pod %s is not waited for any longer: its node %s does not answer, as it seems; Kubernetes removes it when the node is back, "+
+				"or `kubectl delete pod %[1]s --namespace %s --force` does", pod.Name, pod.Spec.NodeName, pod.Namespace))
+		}
+	}
+	return nil
+}
+
+// stranded tells the pods that are left to wait for from those that are lost: well past the end of their grace, which is what a
+// deletionTimestamp is (https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/object-meta/). A pod is removed by its
+// node's kubelet; while that is away nobody else does it as long as the Node object stays. again is after which time the next of the
+// left ones is lost; 0: none of them is on its way out.
+//
+// now is this machine's clock, a deletionTimestamp the API server's. Where this one is ahead a pod that still drains is let go of too
+// early, where it is behind too late, perhaps not before an undo's next try. Nothing but the end of a wait hangs on it: the pod has
+// been deleted, and Kubernetes still lets it drain and takes it away; what needs its place (a volume, a port) waits in Kubernetes.
+func stranded(pods map[types.UID]*corev1.Pod, now time.Time) (left map[types.UID]*corev1.Pod, lost []*corev1.Pod, again time.Duration) {
+	left = make(map[types.UID]*corev1.Pod, len(pods))
+	for uid, pod := range pods {
+		if pod.DeletionTimestamp == nil {
+			left[uid] = pod
+			continue
+		}
+		until := pod.DeletionTimestamp.Add(strandedAfter).Sub(now)
+		switch {
+		case until <= 0:
+			lost = append(lost, pod)
+			continue
+		case again == 0 || until < again:
+			again = until
+		}
+		left[uid] = pod
+	}
+	slices.SortFunc(lost, func(a, b *corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
+	return left, lost, again
 }
 
 // draining is a note of the first pod that is still there; empty: of none. Of several each is told once, as the one before it has

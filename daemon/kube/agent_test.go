@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -148,6 +149,64 @@ func TestDrainingIsToldOnceEach(t *testing.T) {
 	}
 	if note := draining(pods); note != "" {
 		t.Errorf("of none: %q", note)
+	}
+}
+
+// TestDeleteWhileNodeIsLost is of a pod that nobody removes, as its node's kubelet does not answer: it is waited for until it should
+// have gone, and no longer.
+func TestDeleteWhileNodeIsLost(t *testing.T) {
+	const grace = 35 * time.Second
+	remove := map[string]func(context.Context, *Cluster, Notify) error{
+		"agent": func(ctx context.Context, c *Cluster, notify Notify) error {
+			return c.DeleteAgent(ctx, agentName, notify)
+		},
+		"new": func(ctx context.Context, c *Cluster, notify Notify) error {
+			return c.DeleteNew(ctx, "web", agentName, notify)
+		},
+		"connect": func(ctx context.Context, c *Cluster, notify Notify) error {
+			return c.DeleteConnect(ctx, manifests.SessionOf(agentName), notify)
+		},
+	}
+	for _, tc := range []struct {
+		name    string
+		deleted bool
+		ends    time.Duration // of the pod's grace, from now
+		waits   time.Duration
+		gone    bool
+	}{
+		{"long overdue", true, -5 * time.Minute, 0, true},
+		{"just deleted", true, grace, grace + strandedAfter, true},
+		{"past its grace", true, -strandedAfter / 2, strandedAfter / 2, true},
+		{"with a long grace", true, time.Hour, 90 * time.Second, false},
+		{"not deleted", false, 0, 90 * time.Second, false},
+	} {
+		for of, remove := range remove {
+			t.Run(tc.name+"/"+of, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					client := fake.NewClientset(podOf("agent-1", agentLabels, func(p *corev1.Pod) {
+						p.Finalizers = []string{"test/stays"}
+						if tc.deleted {
+							p.DeletionTimestamp = &metav1.Time{Time: time.Now().Add(tc.ends)}
+						}
+					}))
+					for _, resource := range []string{"replicasets", "pods"} {
+						client.PrependReactor("delete-collection", resource, func(k8stesting.Action) (bool, runtime.Object, error) { return true, nil, nil })
+					}
+					ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+					defer cancel()
+					begun := time.Now()
+					var notes []string
+					err := remove(ctx, onFake(client), func(line string) { notes = append(notes, line) })
+					if (err == nil) != tc.gone || time.Since(begun) != tc.waits {
+						t.Errorf("after %s: %v", time.Since(begun), err)
+					}
+					told := len(notes) > 0 && strings.Contains(notes[len(notes)-1], "pod agent-1 is not waited for any longer: its node node ")
+					if told != tc.gone {
+						t.Errorf("notes %q", notes)
+					}
+				})
+			})
+		}
 	}
 }
 

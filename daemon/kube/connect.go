@@ -202,7 +202,7 @@ func explainConnect(err error) error {
 	return &other
 }
 
-// DeleteConnect takes a connection's agent away and waits until its pods are gone. Nothing to delete is success. It repeats
+// DeleteConnect takes a connection's agent away and waits until its pods are gone, as DeleteAgent does. Nothing to delete is success. It repeats
 // until ctx ends while the API server is away. notify may be nil.
 func (c *Cluster) DeleteConnect(ctx context.Context, session string, notify Notify) error {
 	name, selector := manifests.ConnectName(session), manifests.SessionKey+"="+session
@@ -224,14 +224,7 @@ func (c *Cluster) DeleteConnect(ctx context.Context, session string, notify Noti
 	}); err != nil {
 		c.log.Debug("leaving the agent's pod to the garbage collector", "agent", name, "err", err)
 	}
-	pods := c.podsLabelled(selector)
-	judge := func() verdict {
-		for _, pod := range pods.items {
-			return verdict{note: "pod " + pod.Name + " ends"}
-		}
-		return verdict{done: pods.synced}
-	}
-	return c.wait(ctx, "wait for the agent "+name+" to be gone", notify, judge, pods)
+	return c.waitDrained(ctx, name, notify, c.podsLabelled(selector), func() bool { return false })
 }
 
 func (c *Cluster) jobsLabelled(selector string) *objects[*batchv1.Job] {

@@ -21,6 +21,8 @@ type verdict struct {
 	done bool
 	err  error  // waiting longer cannot help
 	note string // what is being waited for, when that deserves saying
+	// again is after which time to judge once more though nothing has changed; 0: not before a change.
+	again time.Duration
 }
 
 // source keeps a set of objects up to date. It hands each change to updates, to be
@@ -30,7 +32,7 @@ type source interface {
 	follow(ctx context.Context, c *Cluster, updates chan<- func()) error
 }
 
-// wait follows the sources until judge, which is asked after each change, is done or
+// wait follows the sources until judge, which is asked after each change and when it wants to be, is done or
 // fails. All goroutines have ended when it returns.
 func (c *Cluster) wait(ctx context.Context, doing string, notify Notify, judge func() verdict, sources ...source) error {
 	var wg sync.WaitGroup
@@ -49,6 +51,7 @@ func (c *Cluster) wait(ctx context.Context, doing string, notify Notify, judge f
 		})
 	}
 	note := ""
+	var again <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -60,6 +63,7 @@ func (c *Cluster) wait(ctx context.Context, doing string, notify Notify, judge f
 			return c.explain(doing, err)
 		case apply := <-updates:
 			apply()
+		case <-again:
 		}
 		v := judge()
 		if v.err != nil || v.done {
@@ -68,7 +72,10 @@ func (c *Cluster) wait(ctx context.Context, doing string, notify Notify, judge f
 		if v.note != note && v.note != "" && notify != nil {
 			notify(v.note)
 		}
-		note = v.note
+		note, again = v.note, nil
+		if v.again > 0 {
+			again = time.After(v.again)
+		}
 	}
 }
 

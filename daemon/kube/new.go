@@ -242,8 +242,8 @@ func ExplainNew(err error) error {
 	return &other
 }
 
-// DeleteNew takes away what CreateNew has made for the session of agent (an AgentName), and waits until its pods are gone. What
-// has the name and is not that session's stays. Nothing to delete is success. It repeats until ctx ends while the API
+// DeleteNew takes away what CreateNew has made for the session of agent (an AgentName), and waits until its pods are gone, as
+// DeleteAgent does. What has the name and is not that session's stays. Nothing to delete is success. It repeats until ctx ends while the API
 // server is away. notify may be nil.
 func (c *Cluster) DeleteNew(ctx context.Context, name, agent string, notify Notify) error {
 	session := manifests.SessionOf(agent)
