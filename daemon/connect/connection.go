@@ -56,6 +56,7 @@ type connection struct {
 
 	// The agent that there is; they change with each that is made, and are run's alone.
 	session string
+	settled bool // its Job stays; else it has a deadline
 	keys    *tunnel.Keys
 	entry   Entry // nil: there is none
 	retired sync.WaitGroup
@@ -224,7 +225,7 @@ func (c *connection) standUp(ctx context.Context) error {
 	if err := c.record(id); err != nil {
 		return err
 	}
-	c.session, c.keys = id, keys
+	c.session, c.keys, c.settled = id, keys, false
 	agent := kube.Connector{
 		Session: id, Image: c.req.Image, PullPolicy: c.req.PullPolicy, Keys: keys.AgentFiles(),
 		User: c.cfg.User, Host: c.cfg.Host, Since: c.cfg.Now(), AloneFor: c.cfg.AloneFor,
@@ -232,12 +233,21 @@ func (c *connection) standUp(ctx context.Context) error {
 	if err := c.cluster.CreateConnect(ctx, agent); err != nil {
 		return err
 	}
-	if err := c.dial(ctx); err != nil {
-		return err
+	return c.dial(ctx)
+}
+
+// settle has the agent's Job stay, now that the agent serves. That it fails costs nothing yet: keepLoop tries again.
+func (c *connection) settle(ctx context.Context) {
+	if c.settled {
+		return
 	}
-	settling, cancel := context.WithTimeout(ctx, settlePatience)
+	ctx, cancel := context.WithTimeout(ctx, settlePatience)
 	defer cancel()
-	return c.cluster.SettleConnect(settling, id)
+	if err := c.cluster.SettleConnect(ctx, c.session); err != nil {
+		c.log.Warn("the agent has a deadline still", "session", c.session, "error", err)
+		return
+	}
+	c.settled = true
 }
 
 // record writes to the ledger how the agent of that id is taken away, before there is one. The agent before it, if any, is gone.
@@ -253,7 +263,7 @@ func (c *connection) record(id string) error {
 	return err
 }
 
-// dial connects to the pod that the agent has now.
+// dial connects to the pod that the agent has now, and settles the agent. The link before, if any, is the caller's to retire.
 func (c *connection) dial(ctx context.Context) error {
 	pod, err := c.cluster.WaitConnect(ctx, c.session, c.tell)
 	if err != nil {
@@ -277,12 +287,18 @@ func (c *connection) dial(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("ask the agent for its pod: %w", err), l.Close())
 	}
+	c.use(l, pod, view)
+	c.settle(ctx)
+	return nil
+}
+
+// use has those who wait for the connection use another link.
+func (c *connection) use(l *link.Link, pod kube.AgentPod, view *tunnel.PodView) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.link, c.pod, c.view, c.problem, c.waiting = l, pod, view, "", ""
 	close(c.renewed)
 	c.renewed = make(chan struct{})
-	return nil
 }
 
 // podLives fails when the pod is known to be gone.
@@ -310,20 +326,21 @@ func heard(e tunnel.Event, pod kube.AgentPod) error {
 func (c *connection) keepLoop(ctx context.Context) {
 	for {
 		l, _ := c.current()
-		select {
-		case <-l.Gone():
-		case <-ctx.Done():
+		if !c.untilGone(ctx, l) {
 			return
 		}
 		c.warn("the connection's agent is gone (%v); connecting again", l.Err())
 		c.setProblem(l.Err())
 		for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
 			err := c.mend(ctx)
+			now, _ := c.current()
+			if now != l { // also where it was mended too late to be told
+				c.retire(ctx, l)
+			}
 			if ctx.Err() != nil {
 				return
 			}
 			if err == nil {
-				now, _ := c.current()
 				c.warn("connected again, by %s; connections through the agent before were lost", now.Transport())
 				break
 			}
@@ -337,7 +354,24 @@ func (c *connection) keepLoop(ctx context.Context) {
 				return
 			}
 		}
-		c.retire(ctx, l)
+	}
+}
+
+// untilGone waits until the link's agent is lost, and settles the agent meanwhile, if it is not. It is false when ctx has ended.
+func (c *connection) untilGone(ctx context.Context, l *link.Link) bool {
+	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
+		var again <-chan time.Time
+		if !c.settled {
+			again = time.After(wait/2 + rand.N(wait))
+		}
+		select {
+		case <-again:
+			c.settle(ctx)
+		case <-l.Gone():
+			return true
+		case <-ctx.Done():
+			return false
+		}
 	}
 }
 

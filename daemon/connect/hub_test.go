@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"github.com/teleswap/teleswap/daemon/kube"
 )
 
@@ -189,6 +191,69 @@ func TestAgentGone(t *testing.T) {
 	case <-lease.Done():
 		t.Error("the lease has ended")
 	default:
+	}
+}
+
+// TestAgentIsSettledLater: an agent that serves has its deadline taken away, though the first try failed, be it that of the first agent or
+// of the one that mends the connection. It is not dialled again for that.
+func TestAgentIsSettledLater(t *testing.T) {
+	l := newLab(t)
+	away := errors.New("no API server")
+	l.failing("SettleConnect", away)
+	lease := l.acquire(l.hub())
+	l.failing("SettleConnect", nil)
+	l.await("settle id1")
+	l.failing("SettleConnect", away)
+	_, renewed := lease.conn.current()
+	l.stop("id1")
+	<-renewed
+	mended, renewed := lease.conn.current()
+	l.await("cannot settle id2")
+	l.failing("SettleConnect", nil)
+	l.await("settle id2")
+	select {
+	case <-renewed:
+		t.Error("it was dialled again")
+	default:
+	}
+	if err := mended.Err(); err != nil {
+		t.Error(err)
+	}
+	got := slices.DeleteFunc(l.history(), func(effect string) bool { return strings.HasPrefix(effect, "cannot") })
+	if !slices.Equal(got, []string{"record id1", "create id1", "settle id1", "delete id1", "forget id1", "record id2", "create id2", "settle id2"}) {
+		t.Errorf("effects %v", got)
+	}
+}
+
+// TestAgentThatIsReachedLaterIsSettled: it was made, and then the network broke again.
+func TestAgentThatIsReachedLaterIsSettled(t *testing.T) {
+	l := newLab(t)
+	lease := l.acquire(l.hub())
+	_, renewed := lease.conn.current()
+	l.failing("DialPodProxy", errors.New("no network"))
+	l.stop("id1")
+	l.await("cannot dial pod-of-id2")
+	l.failing("DialPodProxy", nil)
+	<-renewed
+	l.await("settle id2")
+}
+
+// TestMendedTooLate: the last lease is closed while the connection is being mended. The link before is closed all the same.
+func TestMendedTooLate(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	l := newLab(t)
+	h := l.hub()
+	lease := l.acquire(h)
+	slow := make(chan struct{})
+	l.mu.Lock()
+	l.slow = slow
+	l.mu.Unlock()
+	l.stop("id1")
+	l.await("settle id2")
+	_ = lease.Close()
+	close(slow)
+	if err := h.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -29,12 +29,14 @@ type lab struct {
 	t *testing.T
 
 	mu     sync.Mutex
-	log    []string // effects, in order
+	log    []string      // effects, in order
+	noted  chan struct{} // closed when there is another effect
 	agents map[string]*agent
 	held   map[string]bool // records of the ledger
 	fail   map[string]error
 	ids    int
 	block  chan struct{} // WaitConnect waits for it; nil: it does not
+	slow   chan struct{} // SettleConnect waits for it, whatever becomes of its context; nil: it does not
 }
 
 // agent is one that runs.
@@ -45,7 +47,7 @@ type agent struct {
 }
 
 func newLab(t *testing.T) *lab {
-	l := &lab{t: t, agents: map[string]*agent{}, held: map[string]bool{}, fail: map[string]error{}}
+	l := &lab{t: t, noted: make(chan struct{}), agents: map[string]*agent{}, held: map[string]bool{}, fail: map[string]error{}}
 	t.Cleanup(func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -94,6 +96,27 @@ func (l *lab) note(effect string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.log = append(l.log, effect)
+	close(l.noted)
+	l.noted = make(chan struct{})
+}
+
+// await waits for an effect.
+func (l *lab) await(effect string) {
+	l.t.Helper()
+	patience := time.After(30 * time.Second)
+	for {
+		l.mu.Lock()
+		has, noted := slices.Contains(l.log, effect), l.noted
+		l.mu.Unlock()
+		if has {
+			return
+		}
+		select {
+		case <-noted:
+		case <-patience:
+			l.t.Fatalf("no %q in %q", effect, l.history())
+		}
+	}
 }
 
 func (l *lab) history() []string {
@@ -177,7 +200,17 @@ func (c *cluster) CreateConnect(_ context.Context, a kube.Connector) error {
 }
 
 func (c *cluster) SettleConnect(_ context.Context, session string) error {
+	if err := c.lab.failure("SettleConnect"); err != nil {
+		c.lab.note("cannot settle " + session)
+		return err
+	}
 	c.lab.note("settle " + session)
+	c.lab.mu.Lock()
+	slow := c.lab.slow
+	c.lab.mu.Unlock()
+	if slow != nil {
+		<-slow
+	}
 	return nil
 }
 
@@ -216,6 +249,10 @@ func (c *cluster) DeleteConnect(_ context.Context, session string, _ kube.Notify
 }
 
 func (c *cluster) DialPodProxy(ctx context.Context, _, pod string, _ int32) (net.Conn, error) {
+	if err := c.lab.failure("DialPodProxy"); err != nil {
+		c.lab.note("cannot dial " + pod)
+		return nil, err
+	}
 	c.lab.mu.Lock()
 	defer c.lab.mu.Unlock()
 	for _, a := range c.lab.agents {
