@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -24,6 +25,10 @@ const (
 	// preference is how long a connection of a later way waits for an earlier one that is
 	// under way: the order is one of quality, and the tunnel stays on what it gets.
 	preference = 100 * time.Millisecond
+	// refusedPatience is how long a pod that refuses is given to begin to listen, refusedPause how often it is asked. Longer
+	// would hold up who has a firewall there that refuses in the pod's place.
+	refusedPatience = 500 * time.Millisecond
+	refusedPause    = 20 * time.Millisecond
 )
 
 // Way is one way to the peer.
@@ -48,15 +53,36 @@ func (w Way) headStart() time.Duration {
 
 // PodIP is the way straight to the pod's address.
 func PodIP(addr netip.AddrPort) Way {
+	dial := func(ctx context.Context) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "tcp", addr.String()) // Go sets TCP_NODELAY itself
+	}
 	return Way{
 		Name: "pod-ip",
-		Dial: func(ctx context.Context) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "tcp", addr.String()) // Go sets TCP_NODELAY itself
-		},
+		Dial: func(ctx context.Context) (net.Conn, error) { return whenListening(ctx, dial) },
 		// Inside the cluster's network it answers in a few ms; outside, mostly nothing does.
 		Timeout:   2 * time.Second,
 		HeadStart: 30 * time.Millisecond,
+	}
+}
+
+// whenListening dials again for a moment while it is refused: the pod itself says so, which is near, and has just been started. A
+// worse way, which comes later, would find it listening and keep the tunnel.
+func whenListening(ctx context.Context, dial func(context.Context) (net.Conn, error)) (net.Conn, error) {
+	over := time.NewTimer(refusedPatience)
+	defer over.Stop()
+	for {
+		conn, err := dial(ctx)
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			return conn, err
+		}
+		select {
+		case <-time.After(refusedPause):
+		case <-over.C:
+			return nil, err
+		case <-ctx.Done():
+			return nil, err
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -260,5 +261,35 @@ func TestPodIP(t *testing.T) {
 	_ = conn.Close()
 	if way.Name != "pod-ip" {
 		t.Errorf("name %s", way.Name)
+	}
+}
+
+// TestPodIPWaitsUntilThePodListens has an agent that has just been started.
+func TestPodIPWaitsUntilThePodListens(t *testing.T) {
+	refused := &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+	for name, tc := range map[string]struct {
+		err   error
+		tries int
+		dials int // expected
+		want  error
+	}{
+		"soon":         {refused, 3, 3, nil},
+		"never":        {refused, 1000, int(refusedPatience / refusedPause), syscall.ECONNREFUSED},
+		"no way there": {syscall.EHOSTUNREACH, 3, 1, syscall.EHOSTUNREACH},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dials := 0
+				conn, err := whenListening(t.Context(), func(context.Context) (net.Conn, error) {
+					if dials++; dials < tc.tries {
+						return nil, tc.err
+					}
+					return &net.TCPConn{}, nil
+				})
+				if !errors.Is(err, tc.want) || (conn == nil) != (tc.want != nil) || dials < tc.dials || dials > tc.dials+1 {
+					t.Errorf("%d dials, %v; want %d, %v", dials, err, tc.dials, tc.want)
+				}
+			})
+		})
 	}
 }
