@@ -245,16 +245,13 @@ func TestShiftScales(t *testing.T) {
 	client.PrependReactor("patch", "deployments", func(action k8stesting.Action) (bool, runtime.Object, error) {
 		patch := action.(k8stesting.PatchActionImpl)
 		sent = append(sent, patch.Subresource+" "+string(patch.Patch))
-		if patch.Name == "gone" {
-			return true, nil, missing
-		}
 		return true, deploymentOf("web"), nil
 	})
 	c := onFake(client)
 	if err := c.Shift(t.Context(), Shift{Name: "web", Replicas: 2}, agentName); err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{`scale {"spec":{"replicas":0}}`}; !slices.Equal(sent, want) {
+	if want := []string{`scale {"metadata":{"resourceVersion":"1","uid":"uid-of-deployment"},"spec":{"replicas":0}}`}; !slices.Equal(sent, want) {
 		t.Errorf("sent %q, want %q", sent, want)
 	}
 	var notFound *NotFoundError

@@ -36,7 +36,7 @@ func TestChangeIsNotCutOff(t *testing.T) {
 			return c.putMark(ctx, &workload{kind: Deployment, meta: metav1.ObjectMeta{Name: "web"}}, Mark{})
 		},
 		"scale": func(ctx context.Context, c *Cluster) error {
-			return c.scale(ctx, Object{Kind: Deployment, Name: "web"}, 0)
+			return c.scale(ctx, &workload{kind: Deployment, replicas: 1, meta: metav1.ObjectMeta{Name: "web"}}, 0)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

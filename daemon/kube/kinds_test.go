@@ -228,15 +228,15 @@ func TestParkAndBack(t *testing.T) {
 		t.Errorf("parked, it has %v", got)
 	}
 	for range 2 {
-		if gone, err := c.Unshift(ctx, shift, agentName); gone || err != nil {
-			t.Fatal(gone, err)
+		if outcome, err := c.Unshift(ctx, shift, agentName); outcome != Returned || err != nil {
+			t.Fatal(outcome, err)
 		}
 	}
 	if got := labels(); !reflect.DeepEqual(got, pod.Labels) {
 		t.Errorf("given back, it has %v, want %v", got, pod.Labels)
 	}
-	if gone, err := c.Unshift(ctx, Shift{Kind: Pod, Name: "nobody", Pod: "nobody"}, agentName); !gone || err != nil {
-		t.Errorf("of a pod that is gone: %v, %v", gone, err)
+	if outcome, err := c.Unshift(ctx, Shift{Kind: Pod, Name: "nobody", Pod: "nobody"}, agentName); outcome != Gone || err != nil {
+		t.Errorf("of a pod that is gone: %v, %v", outcome, err)
 	}
 }
 

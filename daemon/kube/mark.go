@@ -42,6 +42,8 @@ type Mark struct {
 	ScaleFirst bool `json:"scaleFirst,omitempty"`
 	// New: what bears the mark was made for the session, and goes with it.
 	New bool `json:"new,omitempty"`
+	// Restoring: the session is being undone. What the write of it is for: no older change of the session can be made any more.
+	Restoring bool `json:"restoring,omitempty"`
 }
 
 // Who is user@host.
@@ -95,13 +97,44 @@ func (c *Cluster) Mark(ctx context.Context, t *Target, m Mark) (Mark, error) {
 	return m, fmt.Errorf("mark %s: it was changed by others each time, %d times in a row; try again", t.Object(), markTries)
 }
 
+// Remark brings the mark up to date with the target, which may have been scaled or suspended since, and returns it. A mark that
+// somebody has taken off stays off. Errors: *AlreadySwappedError where it is another session's by now, *NotFoundError.
+func (c *Cluster) Remark(ctx context.Context, t *Target, m Mark) (Mark, error) {
+	c = c.In(t.Namespace)
+	if t.Kind.parks() {
+		return m, nil
+	}
+	for range markTries {
+		w, err := c.get(ctx, t.Object())
+		switch {
+		case err != nil:
+			return m, err
+		case w == nil:
+			return m, c.gone(t.Object(), nil)
+		}
+		stands, err := markOf(w)
+		switch {
+		case err != nil:
+			return m, err
+		case stands != nil && stands.ID != m.ID:
+			return m, &AlreadySwappedError{Namespace: c.namespace, Target: t.Object().String(), Mark: *stands}
+		case w.replicas == m.Replicas && w.suspended == m.Suspended:
+			return m, nil
+		}
+		m.Replicas, m.Suspended = w.replicas, w.suspended
+		if stands == nil {
+			return m, nil
+		}
+		if err := c.putMark(ctx, w, m); !apierrors.IsConflict(err) {
+			return m, err
+		}
+	}
+	return m, fmt.Errorf("mark %s: it was changed by others each time, %d times in a row; try again", t.Object(), markTries)
+}
+
 // putMark writes the mark if the object is still the version that was read.
 func (c *Cluster) putMark(ctx context.Context, read *workload, m Mark) error {
-	value, err := json.Marshal(m)
-	if err != nil {
-		return fmt.Errorf("write mark: %w", err)
-	}
-	patch, err := annotationPatch(read, string(value))
+	patch, err := markPatch(read, m)
 	if err != nil {
 		return err
 	}
@@ -111,15 +144,29 @@ func (c *Cluster) putMark(ctx context.Context, read *workload, m Mark) error {
 	})
 }
 
-// annotationPatch sets the mark's annotation, or removes it with a nil value. The API
-// server takes a merge patch that names uid and resourceVersion only if they are still
-// the object's.
+func markPatch(read *workload, m Mark) ([]byte, error) {
+	value, err := json.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("write mark: %w", err)
+	}
+	return annotationPatch(read, string(value))
+}
+
+// annotationPatch sets the mark's annotation, or removes it with a nil value.
 func annotationPatch(read *workload, value any) ([]byte, error) {
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
-		"uid":             read.meta.UID,
-		"resourceVersion": read.meta.ResourceVersion,
-		"annotations":     map[string]any{MarkAnnotation: value},
-	}})
+	return versionPatch(read, map[string]any{"metadata": map[string]any{"annotations": map[string]any{MarkAnnotation: value}}})
+}
+
+// versionPatch is a merge patch of fields for the version that was read: the API server takes one that names uid and
+// resourceVersion only if they are still the object's. Of the subresource scale it is the same.
+func versionPatch(read *workload, fields map[string]any) ([]byte, error) {
+	meta, _ := fields["metadata"].(map[string]any)
+	if meta == nil {
+		meta = map[string]any{}
+	}
+	meta["uid"], meta["resourceVersion"] = read.meta.UID, read.meta.ResourceVersion
+	fields["metadata"] = meta
+	patch, err := json.Marshal(fields)
 	if err != nil {
 		return nil, fmt.Errorf("write patch: %w", err)
 	}
@@ -142,7 +189,11 @@ func (c *Cluster) ReadMark(ctx context.Context, o Object) (*Mark, error) {
 // Unmark removes the mark of session id, from the target and, of a Deployment, from the
 // ReplicaSets to which its controller copied it. A mark of another session stays; no
 // mark, or no target, is success. It repeats until ctx ends while the API server is away.
+//
+// Where there is none it may be on its way: a request of a process that was killed, or that never got its answer. So
+// the object is changed, which that request cannot follow (it names the version that it is for).
 func (c *Cluster) Unmark(ctx context.Context, o Object, id string) error {
+	fenced := false
 	for range markTries {
 		w, err := c.read(ctx, o)
 		if apierrors.IsNotFound(err) {
@@ -159,6 +210,12 @@ func (c *Cluster) Unmark(ctx context.Context, o Object, id string) error {
 			return nil
 		case mark != nil:
 			w, err = c.removeMark(ctx, w)
+		case !fenced:
+			var written bool
+			if written, err = c.fence(ctx, w, Mark{ID: id}); written {
+				fenced = true
+				continue
+			}
 		}
 		if apierrors.IsConflict(err) {
 			continue
@@ -169,6 +226,26 @@ func (c *Cluster) Unmark(ctx context.Context, o Object, id string) error {
 		return c.cleanReplicaSets(ctx, w, id)
 	}
 	return fmt.Errorf("unmark %s: it was changed by others each time, %d times in a row", o, markTries)
+}
+
+// fence writes m, as of a session that is being undone, so that none of its changes that are on their way is made any more: they
+// name an older version. written is false where the API server will not have it: then it has had nothing of the kind before.
+func (c *Cluster) fence(ctx context.Context, read *workload, m Mark) (written bool, err error) {
+	m.Restoring = true
+	patch, err := markPatch(read, m)
+	if err != nil {
+		return false, err
+	}
+	o := read.object()
+	err = c.insistChange(ctx, "mark "+o.String(), func(ctx context.Context) error {
+		_, err := c.patch(ctx, o, patch)
+		return err
+	})
+	if isDenied(err) || apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsNotFound(err) {
+		c.log.Debug("not marked as being restored", "target", o.String(), "err", err)
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // removeMark returns the object without the mark; nil if it does not exist any more.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"strconv"
 	"testing"
 	"time"
 
@@ -24,21 +25,21 @@ func versioned(t *testing.T, client *fake.Clientset) {
 	version := 1
 	client.PrependReactor("patch", "deployments", func(action k8stesting.Action) (bool, runtime.Object, error) {
 		patch := action.(k8stesting.PatchActionImpl)
-		if patch.Subresource != "" {
-			return false, nil, nil
-		}
 		var sent struct {
 			Metadata struct {
 				ResourceVersion string         `json:"resourceVersion"`
 				UID             string         `json:"uid"`
 				Annotations     map[string]any `json:"annotations"`
 			} `json:"metadata"`
-			Spec any `json:"spec"`
+			Spec *struct {
+				Replicas int32 `json:"replicas"`
+			} `json:"spec"`
 		}
 		if err := json.Unmarshal(patch.Patch, &sent); err != nil {
 			t.Error(err)
 		}
-		if sent.Metadata.ResourceVersion == "" || sent.Metadata.UID == "" || len(sent.Metadata.Annotations) != 1 || sent.Spec != nil {
+		scales := patch.Subresource == "scale"
+		if sent.Metadata.ResourceVersion == "" || sent.Metadata.UID == "" || (len(sent.Metadata.Annotations) == 1) == scales || (sent.Spec != nil) != scales {
 			t.Errorf("patch %s", patch.Patch)
 		}
 		object, err := client.Tracker().Get(action.GetResource(), "shop", patch.Name)
@@ -50,8 +51,10 @@ func versioned(t *testing.T, client *fake.Clientset) {
 			return true, nil, apierrors.NewConflict(schema.GroupResource{Group: "apps", Resource: "deployments"}, patch.Name, errors.New("changed"))
 		}
 		version++
-		d.ResourceVersion = string(rune('0' + version))
-		if value, isText := sent.Metadata.Annotations[MarkAnnotation].(string); isText {
+		d.ResourceVersion = strconv.Itoa(version)
+		if scales {
+			*d.Spec.Replicas = sent.Spec.Replicas
+		} else if value, isText := sent.Metadata.Annotations[MarkAnnotation].(string); isText {
 			d.Annotations = map[string]string{MarkAnnotation: value}
 		} else {
 			delete(d.Annotations, MarkAnnotation)

@@ -56,66 +56,146 @@ func (s Shift) String() string {
 	return fmt.Sprintf("pod %s is parked", s.Pod)
 }
 
+// Outcome is what Unshift found to do.
+type Outcome int
+
+// The outcomes.
+const (
+	Returned Outcome = iota // the originals are back, by it or by somebody before it
+	Gone                    // there is nothing to bring back
+	Taken                   // another session has the target: they are its to bring back
+)
+
 // Shift takes the originals away. agent is the agent's name. It repeats until ctx ends
-// while the API server is away, and may be repeated. A target that does not exist is a
-// *NotFoundError.
+// while the API server is away, and may be repeated. Errors: *NotFoundError for a target that does not
+// exist, *AlreadySwappedError for one that bears another session's mark.
 func (c *Cluster) Shift(ctx context.Context, s Shift, agent string) error {
-	switch {
-	case s.Kind.scales():
-		return c.scale(ctx, s.Object(), 0)
-	case s.Kind.runsOnce():
-		if s.Suspended {
-			return nil
+	o := s.Object()
+	for try := range markTries {
+		w, err := c.read(ctx, o)
+		if isMissing(err) {
+			return c.gone(o, err)
 		}
-		return c.suspend(ctx, s.Object(), true)
-	case s.Kind == DaemonSet:
-		return c.takeSlot(ctx, s, agent)
-	case s.Kind == Pod:
-		return c.label(ctx, s.Pod, s.Parked, false)
+		if err != nil {
+			return err
+		}
+		if other := markOfAnother(w, agent); other != nil {
+			return &AlreadySwappedError{Namespace: c.namespace, Target: o.String(), Mark: *other}
+		}
+		switch {
+		case s.Kind.scales():
+			err = c.scale(ctx, w, 0)
+		case s.Kind.runsOnce() && s.Suspended:
+		case s.Kind.runsOnce():
+			err = c.suspend(ctx, w, true)
+		case s.Kind == DaemonSet:
+			err = c.takeSlot(ctx, s, agent)
+		case s.Kind == Pod:
+			err = c.label(ctx, s.Pod, s.Parked, false)
+		default:
+			err = unknownKind(s.Kind)
+		}
+		if !apierrors.IsConflict(err) {
+			return err
+		}
+		if err := pause(ctx, try); err != nil {
+			return err
+		}
 	}
-	return unknownKind(s.Kind)
+	return changedByOthers("shift", o)
 }
 
 // Unshift brings the originals back, unless somebody has done so: then theirs is the
-// newer wish. gone says that there is nothing to bring back. It may be repeated, and
+// newer wish; or unless another session has the target by now. It may be repeated, and
 // repeats until ctx ends while the API server is away.
-func (c *Cluster) Unshift(ctx context.Context, s Shift, agent string) (gone bool, err error) {
-	w, err := c.read(ctx, s.Object())
-	switch {
-	case isMissing(err):
-		return true, c.freeSlotOf(ctx, s, agent)
-	case err != nil:
-		return false, err
-	case s.Kind.scales() && w.replicas == 0:
-		err = c.scale(ctx, s.Object(), s.Replicas)
-	case s.Kind.runsOnce() && w.suspended && !s.Suspended:
-		err = c.suspend(ctx, s.Object(), false)
-	case s.Kind.parks():
-		err = c.label(ctx, s.Pod, s.Parked, true)
-		if freed := c.freeSlotOf(ctx, s, agent); err == nil {
-			err = freed
+func (c *Cluster) Unshift(ctx context.Context, s Shift, agent string) (Outcome, error) {
+	o := s.Object()
+	for try := range markTries {
+		w, err := c.read(ctx, o)
+		switch {
+		case isMissing(err):
+			return Gone, c.freeSlotOf(ctx, s, agent)
+		case err != nil:
+			return Returned, err
+		case markOfAnother(w, agent) != nil:
+			return Taken, c.freeSlotOf(ctx, s, agent)
+		case s.Kind.parks():
+			err = c.label(ctx, s.Pod, s.Parked, true)
+			if freed := c.freeSlotOf(ctx, s, agent); err == nil {
+				err = freed
+			}
+		default:
+			err = c.bringBack(ctx, w, s)
+		}
+		switch {
+		case isMissing(err):
+			return Gone, nil
+		case !apierrors.IsConflict(err):
+			return Returned, err
+		}
+		if err := pause(ctx, try); err != nil {
+			return Returned, err
 		}
 	}
-	if isMissing(err) {
-		return true, nil
+	return Returned, changedByOthers("bring back", o)
+}
+
+func changedByOthers(doing string, o Object) error {
+	return fmt.Errorf("%s %s: it was changed by others each time, %d times in a row", doing, o, markTries)
+}
+
+// markOfAnother is the mark of another session than the agent's; nil where there is none.
+func markOfAnother(w *workload, agent string) *Mark {
+	m, err := markOf(w)
+	if err != nil || m == nil || agent == "" || m.ID == manifests.SessionOf(agent) { // records of old versions name no agent
+		return nil
 	}
-	return false, err
+	return m
+}
+
+// bringBack scales up or resumes what Shift has scaled down or suspended; where it has not, or somebody has
+// undone it, a Shift that is on its way is kept out.
+func (c *Cluster) bringBack(ctx context.Context, w *workload, s Shift) error {
+	switch {
+	case s.Kind.scales() && w.replicas == 0:
+		return c.scale(ctx, w, s.Replicas)
+	case s.Kind.runsOnce() && s.Suspended:
+		return nil
+	case s.Kind.runsOnce() && w.suspended:
+		return c.suspend(ctx, w, false)
+	}
+	if m, err := markOf(w); err == nil && m != nil && !m.Restoring {
+		_, err := c.fence(ctx, w, *m)
+		return err
+	}
+	return nil
 }
 
 // scale sets replicas through the scale subresource, which cannot touch the template.
-func (c *Cluster) scale(ctx context.Context, o Object, replicas int32) error {
-	patch := fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, replicas)
-	return c.insistOn(ctx, "scale", o, func(ctx context.Context) error {
-		// The answer is a Scale and no workload: only the error matters.
-		_, err := c.patch(ctx, o, patch, "scale")
-		return err
-	})
+func (c *Cluster) scale(ctx context.Context, read *workload, replicas int32) error {
+	if read.replicas == replicas {
+		return nil
+	}
+	// The answer is a Scale and no workload: only the error matters.
+	return c.alter(ctx, "scale", read, map[string]any{"spec": map[string]any{"replicas": replicas}}, "scale")
 }
 
-func (c *Cluster) suspend(ctx context.Context, o Object, suspend bool) error {
-	patch := fmt.Appendf(nil, `{"spec":{"suspend":%t}}`, suspend)
-	return c.insistOn(ctx, "suspend", o, func(ctx context.Context) error {
-		_, err := c.patch(ctx, o, patch)
+func (c *Cluster) suspend(ctx context.Context, read *workload, suspend bool) error {
+	if read.suspended == suspend {
+		return nil
+	}
+	return c.alter(ctx, "suspend", read, map[string]any{"spec": map[string]any{"suspend": suspend}})
+}
+
+// alter changes the version that was read. One that is gone is a *NotFoundError, another version a conflict.
+func (c *Cluster) alter(ctx context.Context, verb string, read *workload, fields map[string]any, subresources ...string) error {
+	patch, err := versionPatch(read, fields)
+	if err != nil {
+		return err
+	}
+	o := read.object()
+	return c.insistOn(ctx, verb, o, func(ctx context.Context) error {
+		_, err := c.patch(ctx, o, patch, subresources...)
 		return err
 	})
 }

@@ -43,6 +43,9 @@ type Record struct {
 	Context    string          `json:"context,omitempty"`
 	Connection json.RawMessage `json:"connection"` // without secrets
 	Steps      []Step          `json:"steps"`      // in the order of their effects
+	// Changed is when it was written last, by which a later process can tell how long ago the last effect was begun. Zero in the records
+	// of old versions, and before the first write.
+	Changed time.Time `json:"changed,omitzero"`
 }
 
 // Step is the undo of one step, as data.
@@ -203,6 +206,7 @@ func decode(session string, data []byte) (Record, error) {
 }
 
 func (l *Ledger) write(r Record) error {
+	r.Changed = time.Now()
 	data, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode the record of session %s: %w", r.Session, err)

@@ -44,6 +44,7 @@ type Finder interface {
 // repeated.
 type Changer interface {
 	Mark(ctx context.Context, t *kube.Target, m kube.Mark) (kube.Mark, error)
+	Remark(ctx context.Context, t *kube.Target, m kube.Mark) (kube.Mark, error)
 	Unmark(ctx context.Context, o kube.Object, id string) error
 	CreateSecret(ctx context.Context, t *kube.Target, a kube.Agent) error
 	CreateAgent(ctx context.Context, t *kube.Target, a kube.Agent) error
@@ -53,7 +54,7 @@ type Changer interface {
 	DeleteNew(ctx context.Context, name, agent string, notify kube.Notify) error
 	Shift(ctx context.Context, sh kube.Shift, agent string) error
 	DeleteConnect(ctx context.Context, session string, notify kube.Notify) error
-	Unshift(ctx context.Context, sh kube.Shift, agent string) (gone bool, err error)
+	Unshift(ctx context.Context, sh kube.Shift, agent string) (kube.Outcome, error)
 }
 
 // Waiter waits for what the cluster makes of a change.

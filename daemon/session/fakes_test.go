@@ -31,6 +31,8 @@ type gate struct {
 	at   int // 0: never
 	seen int
 	dead chan struct{} // closed at the kill
+	// late: what a cluster is asked for at the kill it does all the same, when settleTime is nearly over.
+	late bool
 }
 
 func newGate(at int) *gate { return &gate{at: at, dead: make(chan struct{})} }
@@ -46,6 +48,15 @@ func (g *gate) pass() error {
 		return errKilled
 	}
 	return nil
+}
+
+func (g *gate) died() bool {
+	select {
+	case <-g.dead:
+		return true
+	default:
+		return false
+	}
 }
 
 // do is one effect between two points.
@@ -108,13 +119,19 @@ func (c *fakeCluster) change(what string, do func()) error {
 	if err := c.err(what); err != nil {
 		return err
 	}
-	return c.gate.do(func() error {
+	effect := func() error {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		do()
 		c.note("%s", what)
 		return nil
-	})
+	}
+	before := c.gate.died()
+	err := c.gate.do(effect)
+	if c.gate.late && !before && errors.Is(err, errKilled) {
+		time.AfterFunc(settleTime-time.Millisecond, func() { _ = effect() })
+	}
+	return err
 }
 
 func (c *fakeCluster) Namespace() string { return "default" }
@@ -173,6 +190,13 @@ func (c *fakeCluster) Mark(_ context.Context, t *kube.Target, m kube.Mark) (kube
 	return m, c.change("Mark", func() { c.marks[t.Name] = m.ID })
 }
 
+func (c *fakeCluster) Remark(_ context.Context, _ *kube.Target, m kube.Mark) (kube.Mark, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m.Replicas = c.replicas
+	return m, c.err("Remark")
+}
+
 func (c *fakeCluster) Unmark(_ context.Context, o kube.Object, id string) error {
 	return c.change("Unmark", func() {
 		if c.marks[o.Name] == id {
@@ -216,12 +240,16 @@ func (c *fakeCluster) Shift(context.Context, kube.Shift, string) error {
 	return c.change("Shift", func() { c.replicas = 0 })
 }
 
-func (c *fakeCluster) Unshift(_ context.Context, sh kube.Shift, _ string) (bool, error) {
-	return false, c.change("Unshift", func() {
-		if c.replicas == 0 {
+func (c *fakeCluster) Unshift(_ context.Context, sh kube.Shift, agent string) (outcome kube.Outcome, err error) {
+	err = c.change("Unshift", func() {
+		switch mark := c.marks[sh.Name]; {
+		case mark != "" && agent != "" && !strings.HasSuffix(agent, "-"+mark):
+			outcome = kube.Taken
+		case c.replicas == 0:
 			c.replicas = sh.Replicas
 		}
 	})
+	return outcome, err
 }
 
 func (c *fakeCluster) WaitGone(context.Context, kube.Object, kube.Notify) error {

@@ -294,7 +294,23 @@ func (s *Session) run(ctx context.Context) {
 // runOrphan restores what a dead process has left. entry is the session's from then on.
 func (s *Session) runOrphan(ctx context.Context, entry Entry) {
 	s.end(ending{reason: "its teleswap daemon died"})
+	s.settle(ctx, entry.Record())
 	s.finish(ctx, &swap{entry: entry, orphan: true})
+}
+
+// settle waits until what the dead process had asked of the API server is made, or given up. An undo that came before it would find
+// nothing to take back.
+func (s *Session) settle(ctx context.Context, rec ledger.Record) {
+	age := s.cfg.Now().Sub(rec.Changed)
+	if age < 0 || age >= settleTime { // the clock was set, or it is long since
+		return
+	}
+	timer := time.NewTimer(settleTime - age)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // Retry has a stuck session try again at once, with another connection if conn is set.

@@ -33,7 +33,12 @@ func points(t *testing.T) int {
 
 // TestCrashAtEveryPoint kills the process before and after each write to the ledger and
 // each effect on the cluster, forwards and backwards, and has the next one replay.
-func TestCrashAtEveryPoint(t *testing.T) {
+func TestCrashAtEveryPoint(t *testing.T) { crashAtEveryPoint(t, false) }
+
+// TestLateEffect has the cluster do what it was asked for at the kill, but later.
+func TestLateEffect(t *testing.T) { crashAtEveryPoint(t, true) }
+
+func crashAtEveryPoint(t *testing.T, late bool) {
 	n := points(t)
 	if n < 20 {
 		t.Fatalf("a swap has %d points only: the gate misses effects", n)
@@ -43,6 +48,7 @@ func TestCrashAtEveryPoint(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := newLab(t)
 				p := l.process(at)
+				p.gate.late = late
 				s, c := p.swap(t)
 				select {
 				case <-c.active:
@@ -89,14 +95,14 @@ func TestCrashOfTheReplay(t *testing.T) {
 			first.end()
 
 			second := l.process(at)
-			if _, err := second.Replay(t.Context()); err != nil {
-				t.Fatal(err)
+			orphans, err := second.Replay(t.Context())
+			if err != nil || len(orphans) != 1 {
+				t.Fatal(orphans, err)
 			}
-			synctest.Wait()
 			select {
 			case <-second.gate.dead:
 				died = true
-			default:
+			case <-orphans[0].Done():
 			}
 			second.end()
 
@@ -349,6 +355,60 @@ func TestScaledByHandMeanwhile(t *testing.T) {
 		<-c.over
 		if l.world.replicas != 5 {
 			t.Errorf("replicas %d, want the 5 that were set by hand", l.world.replicas)
+		}
+	})
+}
+
+// TestScaledBeforeShift has the target scaled while the process takes its time: by hand, or by night.
+func TestScaledBeforeShift(t *testing.T) {
+	for _, replicas := range []int32{5, 1, 0} {
+		synctest.Test(t, func(t *testing.T) {
+			l := newLab(t)
+			p := l.process(0)
+			p.cluster.fail["WaitAgentRunning"] = func() error {
+				l.world.mu.Lock()
+				defer l.world.mu.Unlock()
+				l.world.replicas = replicas
+				return nil
+			}
+			s, c := p.swap(t)
+			<-c.active
+			if l.world.replicas != 0 {
+				t.Errorf("swapped, %d replicas are left", l.world.replicas)
+			}
+			s.Leave("test", true)
+			<-c.over
+			if l.world.replicas != replicas {
+				t.Errorf("replicas %d, want the %d of before the shift", l.world.replicas, replicas)
+			}
+		})
+	}
+}
+
+// TestLateRestoreLeavesAnotherSession wakes a dead session's laptop after a colleague has restored its target, and swapped it.
+func TestLateRestoreLeavesAnotherSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t)
+		p := l.process(0)
+		_, c := p.swap(t)
+		<-c.active
+		p.gate.mu.Lock()
+		p.gate.at = 1
+		p.gate.mu.Unlock()
+		close(p.gate.dead)
+		p.end()
+
+		l.world.mu.Lock()
+		l.world.marks["web"] = "bob234" // with 0 replicas, as the first had
+		l.world.mu.Unlock()
+		next := l.process(0)
+		orphans, err := next.Replay(t.Context())
+		if err != nil || len(orphans) != 1 {
+			t.Fatal(orphans, err)
+		}
+		<-orphans[0].Done()
+		if l.world.replicas != 0 || l.world.marks["web"] != "bob234" || len(l.world.agents) != 0 {
+			t.Errorf("replicas %d, marks %v, agents %v; the second session's are 0, its own mark, and the first's agent gone", l.world.replicas, l.world.marks, l.world.agents)
 		}
 	})
 }

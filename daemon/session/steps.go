@@ -433,10 +433,24 @@ func (s *Session) becomeReady(ctx context.Context, sw *swap) (string, error) {
 	return "listens on " + joinPorts(need), nil
 }
 
+// available is for how many of the originals a restore waits: those that were available, or all where there are fewer now.
+func available(sw *swap) int32 {
+	if sw.mark.Replicas < sw.target.Replicas {
+		return min(sw.target.Available, sw.mark.Replicas)
+	}
+	return sw.target.Available
+}
+
 // shift takes the originals away: from here on only the local process answers.
 func (s *Session) shift(ctx context.Context, sw *swap) (string, error) {
+	// The process may have taken its time to listen.
+	mark, err := sw.cluster.Remark(ctx, sw.target, sw.mark)
+	if err != nil {
+		return "", err
+	}
+	sw.mark = mark
 	shift := sw.mark.Shift(sw.target.Object())
-	undo, err := undoStep(undoShift, shiftUndo{Shift: shift, Agent: sw.mark.Agent, Available: sw.target.Available})
+	undo, err := undoStep(undoShift, shiftUndo{Shift: shift, Agent: sw.mark.Agent, Available: available(sw)})
 	if err != nil {
 		return "", err
 	}

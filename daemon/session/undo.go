@@ -52,6 +52,9 @@ const (
 	readyTimeout = 2 * time.Minute
 	// goneTimeout is the agent's grace period and what the kubelet takes beyond it.
 	goneTimeout = 90 * time.Second
+	// settleTime is what a request is given whose client has died: the API server gives up what it has not made yet when the
+	// connection goes, which the kernel closes at once.
+	settleTime = time.Second
 	// handOverTimeout bounds a message to the agent, which may be gone.
 	handOverTimeout = 5 * time.Second
 )
@@ -99,15 +102,17 @@ func (s *Session) undo(ctx context.Context, sw *swap, session string, st ledger.
 func (s *Session) undoShift(ctx context.Context, sw *swap, u shiftUndo) (string, error) {
 	o := u.Object()
 	call, cancel := context.WithTimeout(ctx, callTimeout)
-	gone, err := sw.cluster.Unshift(call, u.Shift, u.Agent)
+	outcome, err := sw.cluster.Unshift(call, u.Shift, u.Agent)
 	cancel()
 	if err != nil {
 		return "", err
 	}
 	switch {
-	case gone && u.Pod != "":
+	case outcome == kube.Taken:
+		return "the " + o.Kind.String() + " is another session's by now: left alone", nil
+	case outcome == kube.Gone && u.Pod != "":
 		return "pod " + u.Pod + " is gone", nil
-	case gone:
+	case outcome == kube.Gone:
 		return "the " + o.Kind.String() + " is gone", nil
 	}
 	ready, err := s.takeOver(ctx, sw, o, u.Available)
