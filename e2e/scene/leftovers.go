@@ -19,24 +19,71 @@ const SessionLabel = "teleswap.dev/session"
 
 // Freeze remembers the namespace as it is now. At the test's end, when everything has
 // been told to go, it must be so again, and no process and no object of the product may be
-// left anywhere.
+// left anywhere. What Kubernetes does by itself with the objects so far is waited for.
 func (w *World) Freeze() {
 	w.T.Helper()
 	w.Eventually("what Kubernetes itself puts into a namespace and its objects", func() string {
+		if moving := w.moving(); moving != "" {
+			return moving
+		}
 		w.before = w.Snapshot(w.T.Context())
 		for _, key := range []string{"ConfigMap/kube-root-ca.crt#1", "ServiceAccount/default#1"} {
 			if w.before[key] == "" {
 				return key + " is missing"
 			}
 		}
-		for key, content := range w.before {
-			if strings.HasPrefix(key, "Deployment/") && !strings.Contains(content, "deployment.kubernetes.io/revision") {
-				return key + ": its controller has not seen it yet"
-			}
-		}
 		return ""
 	})
 	w.T.Cleanup(w.checkNothingLeft)
+}
+
+// moving is what the cluster's controllers and its scheduler have still to do with the namespace's objects; "" if nothing. A pod
+// is done with once it has a node, whether it comes up there or not.
+func (w *World) moving() string {
+	w.T.Helper()
+	ctx, apps := w.T.Context(), w.Lab.Kube.AppsV1()
+	var first string
+	count := func(kind string, of metav1.ObjectMeta, observed int64, found, want int32) {
+		if first == "" && (observed != of.Generation || found != want) {
+			first = fmt.Sprintf("%s %s has %d of %d pods, as seen at generation %d of %d", kind, of.Name, found, want, observed, of.Generation)
+		}
+	}
+	deployments, err := apps.Deployments(w.Namespace).List(ctx, metav1.ListOptions{})
+	w.must(err, "list Deployments")
+	for _, d := range deployments.Items {
+		count("Deployment", d.ObjectMeta, d.Status.ObservedGeneration, d.Status.Replicas, *d.Spec.Replicas)
+		if first == "" && d.Annotations["deployment.kubernetes.io/revision"] == "" {
+			first = "Deployment " + d.Name + " has no revision yet"
+		}
+	}
+	replicaSets, err := apps.ReplicaSets(w.Namespace).List(ctx, metav1.ListOptions{})
+	w.must(err, "list ReplicaSets")
+	for _, r := range replicaSets.Items {
+		count("ReplicaSet", r.ObjectMeta, r.Status.ObservedGeneration, r.Status.Replicas, *r.Spec.Replicas)
+	}
+	statefulSets, err := apps.StatefulSets(w.Namespace).List(ctx, metav1.ListOptions{})
+	w.must(err, "list StatefulSets")
+	for _, s := range statefulSets.Items {
+		count("StatefulSet", s.ObjectMeta, s.Status.ObservedGeneration, s.Status.Replicas, *s.Spec.Replicas)
+	}
+	daemonSets, err := apps.DaemonSets(w.Namespace).List(ctx, metav1.ListOptions{})
+	w.must(err, "list DaemonSets")
+	for _, d := range daemonSets.Items {
+		count("DaemonSet", d.ObjectMeta, d.Status.ObservedGeneration, d.Status.CurrentNumberScheduled, d.Status.DesiredNumberScheduled)
+	}
+	// The pods last: what was counted above is among them.
+	pods, err := w.Lab.Kube.CoreV1().Pods(w.Namespace).List(ctx, metav1.ListOptions{})
+	w.must(err, "list pods")
+	for _, p := range pods.Items {
+		switch {
+		case first != "":
+		case p.Spec.NodeName == "":
+			first = "pod " + p.Name + " has no node yet"
+		case p.DeletionTimestamp != nil:
+			first = "pod " + p.Name + " is being deleted"
+		}
+	}
+	return first
 }
 
 // Snapshot is the namespace as it is now.
