@@ -27,8 +27,9 @@ func TestSwapDemo(t *testing.T) {
 	// The user's build cache is new: compiling is not what is waited for below.
 	w.Env = append(w.Env, "CGO_ENABLED=0")
 	w.Start(scene.How{Dir: dir}, "go", "build", "-o", "/dev/null", ".").WaitLong(0)
+	post := func() scene.Outcome { return c.Post("http://service-a/api/serviceA", `{"message":"Hi"}`) }
 	ask := func() string {
-		o := c.Post("http://service-a/api/serviceA", `{"message":"Hi"}`)
+		o := post()
 		if !o.OK || o.Status != 200 {
 			t.Fatalf("ask service-a: %+v", o)
 		}
@@ -49,9 +50,9 @@ func TestSwapDemo(t *testing.T) {
 				Env, Message string
 				DateTime     int64
 			}
-			answer := ask()
-			if err := json.Unmarshal([]byte(answer), &got); err != nil || got.Env != "test" || got.Message != "Yo Hi" || got.DateTime == 0 {
-				return answer
+			o := post() // the originals are ending
+			if err := json.Unmarshal([]byte(o.Body), &got); err != nil || o.Status != 200 || got.Env != "test" || got.Message != "Yo Hi" || got.DateTime == 0 {
+				return fmt.Sprintf("%+v", o)
 			}
 			return ""
 		})

@@ -299,32 +299,50 @@ func serveLookup(w http.ResponseWriter, r *http.Request) {
 }
 
 func serveGet(w http.ResponseWriter, r *http.Request) {
-	fetch(w, r, http.MethodGet, nil)
+	fetch(w, r, http.MethodGet, func() io.Reader { return nil })
 }
 
 // servePost sends n bytes, or the given body, to the URL and hands back the answer.
 func servePost(w http.ResponseWriter, r *http.Request) {
-	body := io.Reader(strings.NewReader(r.FormValue("body")))
-	if n, err := strconv.ParseInt(r.FormValue("n"), 10, 64); err == nil {
-		body = pattern(n)
-	}
-	fetch(w, r, http.MethodPost, body)
+	fetch(w, r, http.MethodPost, func() io.Reader {
+		if n, err := strconv.ParseInt(r.FormValue("n"), 10, 64); err == nil {
+			return pattern(n)
+		}
+		return strings.NewReader(r.FormValue("body"))
+	})
 }
 
-func fetch(w http.ResponseWriter, r *http.Request, method string, body io.Reader) {
+// fetch sends the request as often as times says (once, if it does not), each on a connection of its own, and hands back the last answer, or
+// the first that is not a good one: that has no body, or lacks what the parameter want says.
+func fetch(w http.ResponseWriter, r *http.Request, method string, body func() io.Reader) {
+	times, _ := strconv.Atoi(r.FormValue("times")) // none given: once
+	var o Outcome
+	for range max(1, times) {
+		var err error
+		if o, err = fetchOnce(r, method, body()); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		if !o.OK || !strings.Contains(o.Body, r.FormValue("want")) {
+			break
+		}
+	}
+	reply(w, o)
+}
+
+// fetchOnce's error is that of a request that cannot be made; how one ended that could is the outcome.
+func fetchOnce(r *http.Request, method string, body io.Reader) (Outcome, error) {
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(r.Context(), patience(r))
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, r.FormValue("url"), body)
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
+		return Outcome{}, err
 	}
 	transport := &http.Transport{DisableKeepAlives: true}
 	resp, err := (&http.Client{Transport: transport}).Do(req)
 	if err != nil {
-		reply(w, outcome(start, err))
-		return
+		return outcome(start, err), nil
 	}
 	defer func() { _ = resp.Body.Close() }()
 	content, err := io.ReadAll(resp.Body)
@@ -333,7 +351,7 @@ func fetch(w http.ResponseWriter, r *http.Request, method string, body io.Reader
 	if r.FormValue("sum") != "" {
 		o.Body = sumOf(bytes.NewReader(content))
 	}
-	reply(w, o)
+	return o, nil
 }
 
 // serveTLS shakes hands with the address and tells whose certificate it showed. Trust

@@ -4,11 +4,13 @@
 //
 //	quic serve ADDRESS NAME   answers on the address, until it is ended
 //	quic get URL              prints the answer
+//	quic who URL TIMES NAME   asks so often, prints the last answer, or the first that is not that server's
 //	quic post URL BYTES       sends so many bytes, prints the answer
 //	quic wait                 does nothing until it is ended
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -56,6 +58,12 @@ func run(args []string, stdout io.Writer) error {
 		return serve(ctx, args[1], args[2])
 	case len(args) == 2 && args[0] == "get":
 		return call(ctx, http.MethodGet, args[1], nil, stdout)
+	case len(args) == 4 && args[0] == "who":
+		times, err := strconv.Atoi(args[2])
+		if err != nil {
+			return err
+		}
+		return who(ctx, args[1], times, args[3], stdout)
 	case len(args) == 3 && args[0] == "post":
 		n, err := strconv.ParseInt(args[2], 10, 64)
 		if err != nil {
@@ -66,7 +74,7 @@ func run(args []string, stdout io.Writer) error {
 		<-ctx.Done()
 		return nil
 	}
-	return errors.New("usage: quic serve ADDRESS NAME | get URL | post URL BYTES | wait")
+	return errors.New("usage: quic serve ADDRESS NAME | get URL | who URL TIMES NAME | post URL BYTES | wait")
 }
 
 func serve(ctx context.Context, address, name string) error {
@@ -141,6 +149,22 @@ func call(ctx context.Context, method, url string, body io.Reader, stdout io.Wri
 		return err
 	}
 	_, err = fmt.Fprintf(stdout, "%s %d %s", resp.Proto, resp.StatusCode, text)
+	return err
+}
+
+// who asks as often as times says, each time on a connection of its own, unless an answer is of another than the server of that name.
+func who(ctx context.Context, url string, times int, name string, stdout io.Writer) error {
+	var answer bytes.Buffer
+	for range times {
+		answer.Reset()
+		if err := call(ctx, http.MethodGet, url, nil, &answer); err != nil {
+			return err
+		}
+		if !bytes.Contains(answer.Bytes(), []byte(" "+name+" ")) {
+			break
+		}
+	}
+	_, err := answer.WriteTo(stdout)
 	return err
 }
 

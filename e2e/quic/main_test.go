@@ -28,6 +28,12 @@ func TestServeAndCall(t *testing.T) {
 			t.Errorf("%s %s: %q, %v, want %q…", c.method, c.path, &out, err, c.want)
 		}
 	}
+	for _, name := range []string{"me", "another"} {
+		var out strings.Builder
+		if err := who(t.Context(), "https://"+address+"/self", 3, name, &out); err != nil || strings.Count(out.String(), " me ") != 1 {
+			t.Errorf("who answers, if not %s: %q, %v, want one answer of me", name, &out, err)
+		}
+	}
 	select {
 	case err := <-ended:
 		t.Errorf("the server ended: %v", err)

@@ -122,6 +122,9 @@ func (c *Client) Body(address string) string {
 	return o.Body
 }
 
+// manyAnswers are so many that none of them is of one of two servers, each of which is as likely, once in 10¹².
+const manyAnswers = "40"
+
 // Do has the client pod do anything that the probe can.
 func (c *Client) Do(path string, query url.Values) Outcome {
 	c.w.T.Helper()
@@ -154,17 +157,19 @@ func (f Far) Self() Self {
 	return s
 }
 
-// WaitLocal waits until the process of that name answers, ten times in a row: the
-// node's rules follow the endpoints with a small delay, and the original serves until then.
+// WaitLocal waits until the process of that name answers, and nobody else any more: the node's rules follow the endpoints with a
+// small delay, and the original serves until then. That nobody else does can only be seen from many answers.
 func (f Far) WaitLocal(name string) Self {
 	f.c.w.T.Helper()
 	var s Self
+	who := fmt.Sprintf(`"name":%q`, name)
 	f.c.w.Eventually("answers of "+name+" at "+f.base, func() string {
-		for range 10 {
-			o := f.c.Get(f.base + "/self")
-			if !o.OK || json.Unmarshal([]byte(o.Body), &s) != nil || s.Name != name {
-				return fmt.Sprintf("%.300s %s", o.Body, o.Error)
-			}
+		var o Outcome
+		if err := f.c.ask(&o, "get", url.Values{"url": {f.base + "/self"}, "times": {manyAnswers}, "want": {who}}); err != nil {
+			return err.Error()
+		}
+		if !o.OK || json.Unmarshal([]byte(o.Body), &s) != nil || s.Name != name {
+			return fmt.Sprintf("%.300s %s", o.Body, o.Error)
 		}
 		return ""
 	})

@@ -1,6 +1,7 @@
 package scene
 
 import (
+	"fmt"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -12,6 +13,14 @@ import (
 // returns its standard output. The command must end well.
 func (w *World) Exec(selector, container string, argv ...string) string {
 	w.T.Helper()
+	stdout, err := w.TryExec(selector, container, argv...)
+	w.must(err, "exec")
+	return stdout
+}
+
+// TryExec is Exec for a command that may fail; its standard error is in the error.
+func (w *World) TryExec(selector, container string, argv ...string) (string, error) {
+	w.T.Helper()
 	pods := w.Pods(selector)
 	if len(pods) != 1 {
 		w.T.Fatalf("%d pods of %s, want 1", len(pods), selector)
@@ -22,6 +31,8 @@ func (w *World) Exec(selector, container string, argv ...string) string {
 	w.must(err, "exec in %s", pods[0].Name)
 	var stdout, stderr strings.Builder
 	err = executor.StreamWithContext(w.T.Context(), remotecommand.StreamOptions{Stdout: &stdout, Stderr: &stderr})
-	w.must(err, "%s in %s: %s", strings.Join(argv, " "), pods[0].Name, &stderr)
-	return stdout.String()
+	if err != nil {
+		return "", fmt.Errorf("%s in %s: %w: %s", strings.Join(argv, " "), pods[0].Name, err, &stderr)
+	}
+	return stdout.String(), nil
 }
