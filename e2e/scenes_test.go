@@ -168,6 +168,23 @@ func contains(t testing.TB, what, text string, parts ...string) {
 	}
 }
 
+// completes waits until what a shell is told on Tab has all the words, and returns it: the product gives up silently after two seconds,
+// in which a busy machine may not have answered, let alone started a daemon first.
+func completes(w *scene.World, what string, told func() string, words ...string) string {
+	w.T.Helper()
+	var out string
+	w.Eventually(what+" to complete", func() string {
+		out = told()
+		for _, word := range words {
+			if !strings.Contains("\n"+out, "\n"+word) {
+				return word + " is missing in " + out
+			}
+		}
+		return ""
+	})
+	return out
+}
+
 // noPortScene serves nothing: a worker that only calls others.
 var noPortScene = probeDeployment("worker", `
         args: [-sleep]`)

@@ -183,15 +183,11 @@ func TestWaysKubectl(t *testing.T) {
 		{"im", "image"},
 	} {
 		words := append([]string{"__complete", "teleswap"}, strings.Split(c.args, " ")...)
-		if got := kubectl(words...); !strings.Contains("\n"+got, "\n"+c.want) {
-			t.Errorf("kubectl teleswap %s: completed by %q, want %q among them", c.args, got, c.want)
-		}
+		completes(w, "kubectl teleswap "+c.args, func() string { return kubectl(words...) }, c.want)
 	}
 	run := w.Start(how, w.Lab.Kubectl, "teleswap", "swap", "service-a", "--", w.Lab.Bin.ServiceANext)
 	run.WaitSwapped()
-	if got := kubectl("__complete", "teleswap", "leave", ""); !strings.Contains(got, "deployment/service-a") {
-		t.Errorf("the session is not among the completions of leave: %q", got)
-	}
+	completes(w, "kubectl teleswap leave", func() string { return kubectl("__complete", "teleswap", "leave", "") }, "deployment/service-a")
 	kubectl("teleswap", "leave", "service-a")
 	run.WaitEnd(0)
 }
