@@ -133,8 +133,9 @@ func differs(before, now string) string {
 	return fmt.Sprintf("now:\n%s\nbefore:\n%s", now, before)
 }
 
-// lookUpMany looks a name up 1,000 times a second for ten seconds, at the resolver that resolv.conf names first: none may fail, and 99 of
-// 100 answers must come within a millisecond of what a bare echo takes on this machine, which others use, too, in one of five rounds.
+// lookUpMany looks a name up 1,000 times a second for ten seconds, at the resolver that resolv.conf names first: none may fail. 99 of 100
+// answers must come within a millisecond of what a bare echo takes, or within ten times that where the machine, which others use, too, is
+// slow; in one of five rounds.
 func lookUpMany(t *testing.T, m *scene.Machine, name string) {
 	t.Helper()
 	conf := m.Do("cat", "/etc/resolv.conf")
@@ -145,54 +146,71 @@ func lookUpMany(t *testing.T, m *scene.Machine, name string) {
 	echo := m.Echo()
 	const rounds = 5
 	for round := range rounds {
-		bare, failed := lookUpRound(t, m, echo, name, 2)
-		took, failedToo := lookUpRound(t, m, net.JoinHostPort(server[1], "53"), name, 10)
-		if failed = append(failed, failedToo...); len(failed) > 0 {
-			t.Fatalf("%d of %d lookups failed, the first: %s", len(failed), len(took), failed[0])
-		}
-		p50, p99, limit := took[len(took)/2], took[len(took)*99/100], bare[len(bare)*99/100]
-		t.Logf("%d lookups of a cached name: p50 %v, p99 %v, worst %v; a bare echo: p50 %v, p99 %v", len(took), p50, p99, took[len(took)-1], bare[len(bare)/2], limit)
-		if p99 <= time.Millisecond+limit {
+		took, bare := lookUpRound(t, m, net.JoinHostPort(server[1], "53"), echo, name)
+		p99, p99Bare := took[len(took)*99/100], bare[len(bare)*99/100]
+		t.Logf("%d lookups of a cached name: p50 %v, p99 %v, worst %v; bare echoes between them: p50 %v, p99 %v, worst %v",
+			len(took), took[len(took)/2], p99, took[len(took)-1], bare[len(bare)/2], p99Bare, bare[len(bare)-1])
+		limit := max(time.Millisecond+p99Bare, 10*p99Bare)
+		if p99 <= limit {
 			return
 		}
 		if round == rounds-1 {
-			t.Errorf("p99 of a cached name is %v, at most 1ms more than %v is wanted", p99, limit)
+			t.Errorf("p99 of a cached name is %v, at most %v is wanted where a bare echo's is %v", p99, limit, p99Bare)
 		}
 	}
 }
 
-// lookUpRound is one round: how long the lookups took, sorted, and what failed.
-func lookUpRound(t *testing.T, m *scene.Machine, server, name string, seconds int) (took []time.Duration, failed []string) {
+// lookUpRound is one round: how long the lookups took, and the bare echoes that alternate with them, so that both have the same share of
+// whatever else the machine does. Both are sorted.
+func lookUpRound(t *testing.T, m *scene.Machine, server, echo, name string) (took, bare []time.Duration) {
 	t.Helper()
-	const perSecond = 1000
+	const perSecond, seconds = 1000, 10
 	q := new(dns.Msg)
 	q.SetQuestion(name, dns.TypeA)
-	err := m.Dial("udp", server, func(c net.Conn) error {
+	exchange := func(c net.Conn, answers int) (time.Duration, error) {
 		conn := &dns.Conn{Conn: c}
-		tick := time.NewTicker(time.Second / perSecond)
-		defer tick.Stop()
-		for i := range perSecond * seconds {
-			<-tick.C
-			q.Id = uint16(i)
-			began := time.Now()
-			_ = c.SetDeadline(began.Add(5 * time.Second))
-			err := conn.WriteMsg(q)
-			var a *dns.Msg
-			if err == nil {
-				a, err = conn.ReadMsg()
-			}
-			took = append(took, time.Since(began))
-			if err != nil || a.Id != q.Id || a.Rcode != dns.RcodeSuccess || a.Response && len(a.Answer) != 1 {
-				failed = append(failed, fmt.Sprint(err, a))
-			}
+		began := time.Now()
+		_ = c.SetDeadline(began.Add(5 * time.Second))
+		err := conn.WriteMsg(q)
+		var a *dns.Msg
+		if err == nil {
+			a, err = conn.ReadMsg()
 		}
-		return nil
+		d := time.Since(began)
+		if err == nil && (a.Id != q.Id || a.Rcode != dns.RcodeSuccess || len(a.Answer) != answers) {
+			err = fmt.Errorf("the answer is %v", a)
+		}
+		if err != nil {
+			return 0, fmt.Errorf("exchange %d with %s: %w", len(took), c.RemoteAddr(), err)
+		}
+		return d, nil
+	}
+	err := m.Dial("udp", server, func(resolver net.Conn) error {
+		return m.Dial("udp", echo, func(plain net.Conn) error {
+			tick := time.NewTicker(time.Second / perSecond)
+			defer tick.Stop()
+			for i := range perSecond * seconds {
+				<-tick.C
+				q.Id = uint16(i)
+				d, err := exchange(plain, 0) // a question, which is what comes back, has no answers
+				if err != nil {
+					return err
+				}
+				bare = append(bare, d)
+				if d, err = exchange(resolver, 1); err != nil {
+					return err
+				}
+				took = append(took, d)
+			}
+			return nil
+		})
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	slices.Sort(took)
-	return took, failed
+	slices.Sort(bare)
+	return took, bare
 }
 
 // TestConnectMachineKilled kills everything of ours after each line that connect and disconnect say, while a name outside is looked up all
