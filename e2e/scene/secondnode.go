@@ -33,7 +33,26 @@ func (w *World) SecondNode() string {
 	add := l.cluster(w.T.Context(), "node", "add", secondNode, "--taint", SecondTaint+"=:NoSchedule", "--image", l.Images.Agent, "--image", l.Images.Probe)
 	l.hasSecond = true // also one that is half made
 	w.must(runQuietly(add), "add a node to the cluster")
+	w.waitUntainted(secondNode)
 	return secondNode
+}
+
+// waitUntainted waits until the node has SecondTaint alone: Kubernetes takes its own taints of a node that was not ready or cordoned
+// away only a while after that, and until then no pod lands there.
+func (w *World) waitUntainted(node string) {
+	w.T.Helper()
+	w.Eventually("the taints of node "+node+" to go", func() string {
+		n, err := w.Lab.Kube.CoreV1().Nodes().Get(w.T.Context(), node, metav1.GetOptions{})
+		if err != nil {
+			return err.Error()
+		}
+		for _, taint := range n.Spec.Taints {
+			if taint.Key != SecondTaint {
+				return taint.ToString()
+			}
+		}
+		return ""
+	})
 }
 
 // removeSecond takes the second node away, if the run has added it.
@@ -62,10 +81,10 @@ func (w *World) Kubectl(args ...string) string {
 }
 
 // Drain does that to the pods of the world that a selector finds, and lets none onto the node until uncordon is
-// called, at the test's end at the latest.
+// called, at the test's end at the latest. When that has returned, pods can land there again.
 func (w *World) Drain(node, selector string) (uncordon func()) {
 	w.T.Helper()
-	uncordon = sync.OnceFunc(func() {
+	unmark := sync.OnceFunc(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(w.T.Context()), patience)
 		defer cancel()
 		_, err := w.Lab.Kube.CoreV1().Nodes().Patch(ctx, node, types.MergePatchType, []byte(`{"spec":{"unschedulable":null}}`), metav1.PatchOptions{})
@@ -73,7 +92,10 @@ func (w *World) Drain(node, selector string) (uncordon func()) {
 			w.T.Errorf("uncordon %s: %v", node, err)
 		}
 	})
-	w.T.Cleanup(uncordon)
+	w.T.Cleanup(unmark)
 	w.Kubectl("drain", node, "--ignore-daemonsets", "--pod-selector="+selector, "--timeout=60s")
-	return uncordon
+	return func() {
+		unmark()
+		w.waitUntainted(node)
+	}
 }
