@@ -296,9 +296,9 @@ func TestFidelityLiveFiles(t *testing.T) {
 		for _, path := range paths {
 			r.original.Ask("watch", "path", path)
 		}
-		r.change(r.originalPod.Name, "version 2")
+		r.change("version 2")
 		for _, path := range paths {
-			r.waitVersion(r.original, path, "2")
+			r.waitVersion(r.originalPod.Name, r.original, path, "2")
 			want[path] = swapOfData(r.events(r.original, path))
 		}
 		r.swap()
@@ -307,9 +307,9 @@ func TestFidelityLiveFiles(t *testing.T) {
 		}
 		torn := make(chan string, 1)
 		go func() { torn <- r.tornReads("/live/config") }()
-		r.change(r.agentPod.Name, "version 3")
+		r.change("version 3")
 		for _, path := range paths {
-			r.waitVersion(r.local, path, "3")
+			r.waitVersion(r.agentPod.Name, r.local, path, "3")
 			if got := swapOfData(r.events(r.local, path)); strings.Join(got, ", ") != strings.Join(want[path], ", ") {
 				t.Errorf("%s: inotify tells %v, in the pod %v", path, got, want[path])
 			}
@@ -318,7 +318,7 @@ func TestFidelityLiveFiles(t *testing.T) {
 			t.Error(got)
 		}
 		r.shareFiles()
-		r.change(r.agentPod.Name, "version 1") // as the world was frozen
+		r.change("version 1") // as the world was frozen
 		r.end()
 	})
 }
@@ -353,9 +353,8 @@ volumeMounts:
 	}
 }
 
-// change writes new values into the ConfigMap and the Secret, and has the kubelet look at the pod now
-// rather than within a minute.
-func (r *row) change(pod, value string) {
+// change writes new values into the ConfigMap and the Secret.
+func (r *row) change(value string) {
 	r.t.Helper()
 	patch, err := json.Marshal(map[string]any{"data": map[string]string{"a": value, "b": value}})
 	if err != nil {
@@ -369,15 +368,11 @@ func (r *row) change(pod, value string) {
 	if _, err := kube.Secrets(r.w.Namespace).Patch(ctx, "live", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
 		r.t.Fatal(err)
 	}
-	note := []byte(`{"metadata":{"annotations":{"example.com/touched":"` + value + `"}}}`)
-	if _, err := kube.Pods(r.w.Namespace).Patch(ctx, pod, types.MergePatchType, note, metav1.PatchOptions{}); err != nil {
-		r.t.Fatal(err)
-	}
 }
 
-func (r *row) waitVersion(f scene.Far, path, version string) {
+func (r *row) waitVersion(pod string, f scene.Far, path, version string) {
 	r.t.Helper()
-	r.w.Eventually(path+" to be of version "+version, func() string {
+	r.w.EventuallyInVolume(pod, path+" to be of version "+version, func() string {
 		if got := f.File(path + "/a"); !strings.HasSuffix(got, " "+version) {
 			return fmt.Sprintf("%q", got)
 		}

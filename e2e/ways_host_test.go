@@ -182,7 +182,7 @@ func plainVolumes(t *testing.T, w *scene.World, far scene.Far, root string) {
 	if _, err := w.Lab.Kube.CoreV1().Secrets(w.Namespace).Patch(t.Context(), "plain", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	w.Eventually("the Secret's file to follow", func() string {
+	w.EventuallyInVolume(w.Pods(scene.SessionLabel)[0].Name, "the Secret's file to follow", func() string {
 		if got := far.File(root + "/etc/app/secret/word"); got != "another word" {
 			return got
 		}

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -171,6 +172,24 @@ func (w *World) Pods(selector string) []corev1.Pod {
 		}
 	}
 	return pods
+}
+
+// EventuallyInVolume is Eventually for a change of a ConfigMap or Secret that a pod has as a volume. The kubelet looks at its pods' volumes
+// every minute or so, and when a pod changes: so the pod gets a new annotation. The kubelet may hear of that first and of the object later,
+// so that is done again after a while.
+func (w *World) EventuallyInVolume(pod, what string, missing func() string) {
+	w.T.Helper()
+	const again = 2 * time.Second
+	var touched time.Time
+	w.Eventually(what, func() string {
+		if now := time.Now(); now.Sub(touched) > again {
+			touched = now
+			note := fmt.Appendf(nil, `{"metadata":{"annotations":{"example.com/touched":%q}}}`, now.Format(time.RFC3339Nano))
+			_, err := w.Lab.Kube.CoreV1().Pods(w.Namespace).Patch(w.T.Context(), pod, types.MergePatchType, note, metav1.PatchOptions{})
+			w.must(err, "touch pod %s", pod)
+		}
+		return missing()
+	})
 }
 
 // Ready reports a pod's condition.
