@@ -99,9 +99,12 @@ func TestWaysDetach(t *testing.T) {
 	contains(t, "status", w.Output("status"), id, "active")
 	w.Output("leave", id)
 	w.WaitUnchanged()
-	if text, err := os.ReadFile(output); err != nil || !strings.Contains(string(text), "restored: ") {
-		t.Errorf("the output: %s, %v", text, err)
-	}
+	w.Eventually("the last word in the background's output", func() string {
+		if text, err := os.ReadFile(output); err != nil || !strings.Contains(string(text), "restored: ") {
+			return fmt.Sprintf("%s, %v", text, err)
+		}
+		return ""
+	})
 
 	for _, tc := range []struct {
 		name   string
@@ -215,8 +218,13 @@ func TestWaysShell(t *testing.T) {
 	tty.enter(t, "echo I am $(hostname), $ENV\n")
 	tty.waitFor(w, "I am "+far.Self().Hostname+", test")
 	resize(t, tty, 41, 83)
-	tty.enter(t, "stty size\n")
-	tty.waitFor(w, "41 83")
+	w.Eventually("the new size", func() string { // it and the keys go separate ways
+		tty.enter(t, "stty size\n")
+		if shown := tty.text(); !strings.Contains(shown, "41 83") {
+			return "shown: " + shown
+		}
+		return ""
+	})
 	tty.enter(t, "sleep 4243\n")
 	child := func(is func([]scene.Process) bool) func() string {
 		return func() string {

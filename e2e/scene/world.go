@@ -2,7 +2,9 @@ package scene
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -75,6 +77,12 @@ func (l *Lab) newWorld(t testing.TB, n int32, user User) *World {
 	}, metav1.CreateOptions{})
 	w.must(err, "make namespace %s", w.Namespace)
 	t.Cleanup(w.deleteNamespace)
+	w.Eventually("the namespace's ServiceAccount, without which no pod is admitted", func() string {
+		if _, err := l.Kube.CoreV1().ServiceAccounts(w.Namespace).Get(t.Context(), "default", metav1.GetOptions{}); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
 	w.followAgents()
 	t.Cleanup(w.tellOnFailure)
 	return w
@@ -99,14 +107,17 @@ func (w *World) laptop() *Laptop {
 func (w *World) runtimeDir() string { return filepath.Join(w.dir, "run") }
 func (w *World) stateDir() string   { return filepath.Join(w.dir, "state") }
 
-// own gives the world's files to its user.
+// own gives the world's files to its user. Some come and go meanwhile: what runs in the world makes files, too.
 func (w *World) own() {
 	w.T.Helper()
 	err := filepath.WalkDir(w.dir, func(path string, _ os.DirEntry, err error) error {
-		if err != nil {
-			return err
+		if err == nil {
+			err = os.Lchown(path, w.User.UID, w.User.UID)
 		}
-		return os.Lchown(path, w.User.UID, w.User.UID)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
 	})
 	w.must(err, "give %s to uid %d", w.dir, w.User.UID)
 }
