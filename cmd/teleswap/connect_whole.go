@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"net/netip"
 	"os"
 	"strings"
 
@@ -34,14 +35,20 @@ func (f *wholeFlags) add(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&f.namespaces, "mapped-namespaces", nil, "namespaces whose Services are called SERVICE.NAMESPACE (default: all that you may list)")
 }
 
-// check refuses these flags where a command is connected, and not this machine.
+// check refuses these flags where a command is connected, and not this machine; and what cannot be meant, before anybody is asked for
+// root or anything is made.
 func (f *wholeFlags) check(flags *pflag.FlagSet, here bool) error {
 	for _, name := range []string{"user-only", "detach", "never-proxy", "allow-conflicts", "map", "mapped-namespaces"} {
 		if !here && flags.Changed(name) {
 			return usage("--%s is for a connection of the whole machine, without a command", name)
 		}
 	}
-	return nil
+	if f.mapTo != "" {
+		if _, err := netip.ParsePrefix(f.mapTo); err != nil {
+			return usage("--map %s is no range of addresses such as 198.19.0.0/16", f.mapTo)
+		}
+	}
+	return checkDestinations("--never-proxy", f.never)
 }
 
 // message is the flags as a request has them.

@@ -25,14 +25,22 @@ func (a *alsoFlags) complete(cmd *cobra.Command) {
 
 // put checks the destinations and writes them into the request.
 func (a *alsoFlags) put(req *api.SwapRequest) error {
-	for _, text := range a.all {
+	if err := checkDestinations("--also-proxy", a.all); err != nil {
+		return err
+	}
+	req.AlsoProxy = a.all
+	return nil
+}
+
+// checkDestinations refuses what no destination is written as.
+func checkDestinations(flag string, all []string) error {
+	for _, text := range all {
 		_, prefixErr := netip.ParsePrefix(text)
 		addr, addrErr := netip.ParseAddr(text)
 		isAddr := addrErr == nil && addr.Zone() == ""
 		if prefixErr != nil && !isAddr && (text == "" || strings.ContainsAny(text, "/: \t") || addrErr == nil) {
-			return usage("--also-proxy %s: it is a host's name, an address, or a prefix as 10.1.0.0/16", text)
+			return usage("%s %s: it is a host's name, an address, or a prefix as 10.1.0.0/16", flag, text)
 		}
 	}
-	req.AlsoProxy = a.all
 	return nil
 }
