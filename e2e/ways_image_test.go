@@ -187,7 +187,12 @@ func TestWaysKubectl(t *testing.T) {
 	}
 	run := w.Start(how, w.Lab.Kubectl, "teleswap", "swap", "service-a", "--", w.Lab.Bin.ServiceANext)
 	run.WaitSwapped()
-	completes(w, "kubectl teleswap leave", func() string { return kubectl("__complete", "teleswap", "leave", "") }, "deployment/service-a")
+	w.Eventually("kubectl teleswap leave to complete", func() string { // an id, and what it stands for
+		if out := kubectl("__complete", "teleswap", "leave", ""); !strings.Contains(out, "deployment/service-a") {
+			return "got " + out
+		}
+		return ""
+	})
 	kubectl("teleswap", "leave", "service-a")
 	run.WaitEnd(0)
 }

@@ -28,7 +28,7 @@ const (
 	lastRetry  = 10 * time.Second
 	// mendPatience bounds one try to mend it.
 	mendPatience = time.Minute
-	// settlePatience bounds the word to the cluster that the agent serves.
+	// settlePatience bounds the tries to tell the cluster that the agent serves; one that has begun gets its own time.
 	settlePatience = 10 * time.Second
 	// gonePatience bounds the first try to take the agent away; who comes after that does not give up.
 	gonePatience = 15 * time.Second

@@ -33,7 +33,7 @@ func TestChangeIsNotCutOff(t *testing.T) {
 	}
 	for name, change := range map[string]func(context.Context, *Cluster) error{
 		"mark": func(ctx context.Context, c *Cluster) error {
-			return c.putMark(ctx, &workload{kind: Deployment, meta: metav1.ObjectMeta{Name: "web"}}, Mark{})
+			return c.putMark(ctx, &workload{kind: Deployment, meta: metav1.ObjectMeta{Name: "web"}}, Mark{}, c.change)
 		},
 		"scale": func(ctx context.Context, c *Cluster) error {
 			return c.scale(ctx, &workload{kind: Deployment, replicas: 1, meta: metav1.ObjectMeta{Name: "web"}}, 0)

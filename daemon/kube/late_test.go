@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 	k8stesting "k8s.io/client-go/testing"
@@ -159,6 +162,14 @@ func TestRemark(t *testing.T) {
 	if err := c.scale(ctx, w, 5); err != nil {
 		t.Fatal(err)
 	}
+	others := true // somebody changes the target between its reading and its writing, once
+	client.PrependReactor("patch", "deployments", func(action k8stesting.Action) (bool, runtime.Object, error) {
+		if others {
+			others = false
+			return true, nil, apierrors.NewConflict(action.GetResource().GroupResource(), "web", errors.New("changed"))
+		}
+		return false, nil, nil
+	})
 	got, err := c.Remark(ctx, target, mark)
 	held, readErr := c.ReadMark(ctx, target.Object())
 	if err != nil || readErr != nil || got.Replicas != 5 || held.Replicas != 5 || held.ID != mark.ID {
@@ -167,5 +178,24 @@ func TestRemark(t *testing.T) {
 	var swapped *AlreadySwappedError
 	if _, err := c.Remark(ctx, target, Mark{ID: "theirs"}); !errors.As(err, &swapped) {
 		t.Errorf("of another's: %v", err)
+	}
+}
+
+// TestUnmarkPastABrokenWebhook undoes a mark that was refused: the fence is, too, and the undo is done all the same.
+func TestUnmarkPastABrokenWebhook(t *testing.T) {
+	for _, refusal := range []error{
+		apierrors.NewInternalError(errors.New(`failed calling webhook "policy.example.com": connection refused`)),
+		apierrors.NewForbidden(schema.GroupResource{Group: "apps", Resource: "deployments"}, "web", errors.New("not in this namespace")),
+		&apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: 418, Message: `admission webhook "x" denied the request: no`}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			client := fake.NewClientset(deploymentOf("web"))
+			client.PrependReactor("patch", "deployments", func(k8stesting.Action) (bool, runtime.Object, error) { return true, nil, refusal })
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if err := onFake(client).Unmark(ctx, Object{Name: "web"}, "k3f9qz"); err != nil {
+				t.Errorf("%v: %v", refusal, err)
+			}
+		})
 	}
 }

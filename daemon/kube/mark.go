@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -77,7 +78,7 @@ func (c *Cluster) Mark(ctx context.Context, t *Target, m Mark) (Mark, error) {
 	m.Pod, m.Parked = t.Pod, t.parked
 	for range markTries {
 		m.Replicas, m.Suspended = read.replicas, read.suspended
-		err := c.putMark(ctx, read, m)
+		err := c.putMark(ctx, read, m, c.change)
 		if err == nil || !apierrors.IsConflict(err) {
 			return m, err
 		}
@@ -94,23 +95,24 @@ func (c *Cluster) Mark(ctx context.Context, t *Target, m Mark) (Mark, error) {
 			return m, err
 		}
 	}
-	return m, fmt.Errorf("mark %s: it was changed by others each time, %d times in a row; try again", t.Object(), markTries)
+	return m, changedByOthers("mark", t.Object())
 }
 
 // Remark brings the mark up to date with the target, which may have been scaled or suspended since, and returns it. A mark that
-// somebody has taken off stays off. Errors: *AlreadySwappedError where it is another session's by now, *NotFoundError.
+// somebody has taken off stays off. It repeats until ctx ends while the API server is away. Errors: *AlreadySwappedError where it is
+// another session's by now, *NotFoundError.
 func (c *Cluster) Remark(ctx context.Context, t *Target, m Mark) (Mark, error) {
 	c = c.In(t.Namespace)
 	if t.Kind.parks() {
 		return m, nil
 	}
 	for range markTries {
-		w, err := c.get(ctx, t.Object())
+		w, err := c.read(ctx, t.Object())
 		switch {
+		case isMissing(err):
+			return m, c.gone(t.Object(), err)
 		case err != nil:
 			return m, err
-		case w == nil:
-			return m, c.gone(t.Object(), nil)
 		}
 		stands, err := markOf(w)
 		switch {
@@ -118,27 +120,27 @@ func (c *Cluster) Remark(ctx context.Context, t *Target, m Mark) (Mark, error) {
 			return m, err
 		case stands != nil && stands.ID != m.ID:
 			return m, &AlreadySwappedError{Namespace: c.namespace, Target: t.Object().String(), Mark: *stands}
-		case w.replicas == m.Replicas && w.suspended == m.Suspended:
-			return m, nil
 		}
 		m.Replicas, m.Suspended = w.replicas, w.suspended
-		if stands == nil {
+		if stands == nil || stands.Replicas == m.Replicas && stands.Suspended == m.Suspended {
 			return m, nil
 		}
-		if err := c.putMark(ctx, w, m); !apierrors.IsConflict(err) {
+		if err := c.putMark(ctx, w, m, c.insistChange); !apierrors.IsConflict(err) {
 			return m, err
 		}
 	}
-	return m, fmt.Errorf("mark %s: it was changed by others each time, %d times in a row; try again", t.Object(), markTries)
+	return m, changedByOthers("mark", t.Object())
 }
 
-// putMark writes the mark if the object is still the version that was read.
-func (c *Cluster) putMark(ctx context.Context, read *workload, m Mark) error {
+// putMark writes the mark, by change or insistChange, if the object is still the version that was read.
+func (c *Cluster) putMark(ctx context.Context, read *workload, m Mark,
+	change func(ctx context.Context, doing string, do func(context.Context) error) error,
+) error {
 	patch, err := markPatch(read, m)
 	if err != nil {
 		return err
 	}
-	return c.change(ctx, "mark "+read.object().String(), func(ctx context.Context) error {
+	return change(ctx, "mark "+read.object().String(), func(ctx context.Context) error {
 		_, err := c.patch(ctx, read.object(), patch)
 		return err
 	})
@@ -193,7 +195,7 @@ func (c *Cluster) ReadMark(ctx context.Context, o Object) (*Mark, error) {
 // Where there is none it may be on its way: a request of a process that was killed, or that never got its answer. So
 // the object is changed, which that request cannot follow (it names the version that it is for).
 func (c *Cluster) Unmark(ctx context.Context, o Object, id string) error {
-	fenced := false
+	fenced, removed := false, false
 	for range markTries {
 		w, err := c.read(ctx, o)
 		if apierrors.IsNotFound(err) {
@@ -210,6 +212,7 @@ func (c *Cluster) Unmark(ctx context.Context, o Object, id string) error {
 			return nil
 		case mark != nil:
 			w, err = c.removeMark(ctx, w)
+			removed = err == nil
 		case !fenced:
 			var written bool
 			if written, err = c.fence(ctx, w, Mark{ID: id}); written {
@@ -223,29 +226,35 @@ func (c *Cluster) Unmark(ctx context.Context, o Object, id string) error {
 		if err != nil || w == nil || w.kind != Deployment {
 			return err
 		}
+		if removed {
+			c.waitObserved(ctx, w)
+		}
 		return c.cleanReplicaSets(ctx, w, id)
 	}
-	return fmt.Errorf("unmark %s: it was changed by others each time, %d times in a row", o, markTries)
+	return changedByOthers("unmark", o)
 }
 
 // fence writes m, as of a session that is being undone, so that none of its changes that are on their way is made any more: they
-// name an older version. written is false where the API server will not have it: then it has had nothing of the kind before.
+// name an older version. written is false where the API server, or a webhook of it, will not have it: then it has had nothing of the
+// kind before.
 func (c *Cluster) fence(ctx context.Context, read *workload, m Mark) (written bool, err error) {
 	m.Restoring = true
-	patch, err := markPatch(read, m)
-	if err != nil {
-		return false, err
-	}
-	o := read.object()
-	err = c.insistChange(ctx, "mark "+o.String(), func(ctx context.Context) error {
-		_, err := c.patch(ctx, o, patch)
-		return err
-	})
-	if isDenied(err) || apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsNotFound(err) {
-		c.log.Debug("not marked as being restored", "target", o.String(), "err", err)
+	err = c.putMark(ctx, read, m, c.change)
+	if isDenied(err) || apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsNotFound(err) || isWebhooks(err) {
+		c.log.Debug("not marked as being restored", "target", read.object().String(), "err", err)
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// isWebhooks tells errors of admission webhooks, which may bear any code, from the API server's own
+// (k8s.io/apiserver, pkg/admission/plugin/webhook).
+func isWebhooks(err error) bool {
+	if err == nil {
+		return false
+	}
+	text := err.Error()
+	return strings.Contains(text, "failed calling webhook") || strings.Contains(text, "denied the request")
 }
 
 // removeMark returns the object without the mark; nil if it does not exist any more.
@@ -267,15 +276,11 @@ func (c *Cluster) removeMark(ctx context.Context, read *workload) (*workload, er
 
 // cleanReplicaSets removes the copies of the mark. The Deployment controller copies
 // annotations to the ReplicaSet but never removes them, and it may do so until it has
-// seen the Deployment without: hence the wait.
+// seen the Deployment without, for which the caller has waited.
 func (c *Cluster) cleanReplicaSets(ctx context.Context, d *workload, id string) error {
 	selector := metav1.FormatLabelSelector(d.selector)
 	marked, err := c.markedReplicaSets(ctx, selector, id)
 	if err != nil || len(marked) == 0 {
-		return err
-	}
-	c.waitObserved(ctx, d)
-	if marked, err = c.markedReplicaSets(ctx, selector, id); err != nil {
 		return err
 	}
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{MarkAnnotation: nil}}})

@@ -141,7 +141,7 @@ func (c *Cluster) Unshift(ctx context.Context, s Shift, agent string) (Outcome, 
 }
 
 func changedByOthers(doing string, o Object) error {
-	return fmt.Errorf("%s %s: it was changed by others each time, %d times in a row", doing, o, markTries)
+	return fmt.Errorf("%s %s: it was changed by others each time, %d times in a row; try again", doing, o, markTries)
 }
 
 // markOfAnother is the mark of another session than the agent's; nil where there is none.

@@ -16,7 +16,7 @@ type Entry struct {
 	record Record
 }
 
-// Record is the record as last written. The caller must not change its steps.
+// Record is the record as last written, but for Changed, which is that of when it was taken. The caller must not change its steps.
 func (e *Entry) Record() Record { return e.record }
 
 // Append writes one step more. When it returns nil the step is on the disk, and its

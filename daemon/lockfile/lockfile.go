@@ -19,7 +19,7 @@ func Open(path string, perm os.FileMode) (*os.File, error) { return open(path, p
 
 func open(path string, perm os.FileMode, lock func(*os.File) error) (*os.File, error) {
 	for { // once more for each removal
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, perm)
+		f, err := openFile(path, perm)
 		if err != nil {
 			return nil, err
 		}

@@ -17,3 +17,7 @@ func Try(f *os.File) error {
 	}
 	return err
 }
+
+func openFile(path string, perm os.FileMode) (*os.File, error) {
+	return os.OpenFile(path, os.O_CREATE|os.O_RDWR, perm)
+}

@@ -104,6 +104,7 @@ func (g *Gate) Started() {
 	if g == nil {
 		return
 	}
+	g.ports.forget() // before the gate is held: a look at the table may be under way
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.held == nil { // the first start of all: nobody has served yet
@@ -112,7 +113,6 @@ func (g *Gate) Started() {
 	close(g.held)
 	g.held = nil
 	g.until = g.now().Add(Patience)
-	g.ports.forget()
 	g.tellLocked()
 }
 

@@ -79,6 +79,7 @@ type world struct {
 	// scaleFirst is what the marks say.
 	scaleFirst bool
 	isNew      bool // likewise
+	restoring  bool // the marks are those that an undo has written
 }
 
 func newWorld() *world {
@@ -179,6 +180,10 @@ func (c *fakeCluster) ListMarked(context.Context, bool) ([]kube.Marked, error) {
 	defer c.mu.Unlock()
 	var all []kube.Marked
 	for target, id := range c.marks {
+		if c.restoring {
+			all = append(all, kube.Marked{Namespace: "default", Kind: kube.Deployment, Name: target, Mark: kube.Mark{ID: id, Restoring: true}})
+			continue
+		}
 		all = append(all, kube.Marked{Namespace: "default", Kind: kube.Deployment, Name: target, Mark: kube.Mark{
 			ID: id, User: "other", Host: "elsewhere", Replicas: 2, Agent: kube.AgentName(target, id), ScaleFirst: c.scaleFirst, New: c.isNew,
 		}})

@@ -138,6 +138,9 @@ func (m *Manager) recordOf(conn json.RawMessage, cluster Cluster, mk kube.Marked
 	if mk.Mark.ScaleFirst {
 		steps[1], steps[2] = shift, agent
 	}
+	if mk.Mark.Restoring && mk.Mark.Agent == "" { // its own undo wrote it, and died: nothing else is left
+		steps = steps[:1]
+	}
 	if mk.Mark.New {
 		steps = []step{{undoNew, newUndo{Name: o.Name, Agent: mk.Mark.Agent}}}
 	}
@@ -148,7 +151,7 @@ func (m *Manager) recordOf(conn json.RawMessage, cluster Cluster, mk kube.Marked
 		}
 		rec.Steps = append(rec.Steps, st)
 	}
-	if strings.TrimSpace(mk.Mark.Agent) == "" {
+	if strings.TrimSpace(mk.Mark.Agent) == "" && !mk.Mark.Restoring {
 		return nil, fmt.Errorf("the mark of %s does not name its agent", o)
 	}
 	return m.cfg.Ledger.Begin(rec)

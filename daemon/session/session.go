@@ -299,13 +299,13 @@ func (s *Session) runOrphan(ctx context.Context, entry Entry) {
 }
 
 // settle waits until what the dead process had asked of the API server is made, or given up. An undo that came before it would find
-// nothing to take back.
+// nothing to take back. When it died is not known: some time after the record's last change.
 func (s *Session) settle(ctx context.Context, rec ledger.Record) {
 	age := s.cfg.Now().Sub(rec.Changed)
-	if age < 0 || age >= settleTime { // the clock was set, or it is long since
+	if age < 0 || age >= longSince { // the clock was set, or it is long since
 		return
 	}
-	timer := time.NewTimer(settleTime - age)
+	timer := time.NewTimer(settleTime)
 	defer timer.Stop()
 	select {
 	case <-timer.C:

@@ -44,8 +44,8 @@ type shiftUndo struct {
 }
 
 const (
-	// callTimeout bounds one change at the API server: one that does not answer for so
-	// long is away, and it is time to say so and to try again.
+	// callTimeout bounds one undo's change at the API server: one that does not answer for so long is away, and it is time to say
+	// so and to try again. A request that has begun gets its own time all the same (package kube).
 	callTimeout = 10 * time.Second
 	// readyTimeout bounds the wait for the original's pods. Longer than any sensible
 	// start, and short enough not to keep an agent for a target that cannot start.
@@ -55,6 +55,9 @@ const (
 	// settleTime is what a request is given whose client has died: the API server gives up what it has not made yet when the
 	// connection goes, which the kernel closes at once.
 	settleTime = time.Second
+	// longSince is how old a record is of whose session no request can be under way any more: each has some seconds, and the steps follow one
+	// another without a wait until the swap is active.
+	longSince = time.Minute
 	// handOverTimeout bounds a message to the agent, which may be gone.
 	handOverTimeout = 5 * time.Second
 )
