@@ -13,6 +13,7 @@ import (
 
 	"github.com/teleswap/teleswap/daemon/internal/unixsock"
 	"github.com/teleswap/teleswap/dnsresolver/osdns"
+	"github.com/teleswap/teleswap/proxy/accept"
 )
 
 const (
@@ -68,11 +69,8 @@ func (l *Listener) Close() error {
 
 // acceptLoop ends with the listener.
 func (l *Listener) acceptLoop() {
-	for {
-		c, err := l.lis.AcceptUnix()
-		if err != nil {
-			return
-		}
+	accept.Loop(l.lis, func(error) {}, func(conn net.Conn) {
+		c := conn.(*net.UnixConn)
 		l.serving.Go(func() {
 			if w, id, err := greet(c); err != nil {
 				_ = c.Close()
@@ -86,7 +84,7 @@ func (l *Listener) acceptLoop() {
 				}
 			}
 		})
-	}
+	})
 }
 
 // slot is where wardens of an id are left and found; nil when the listener is closed. It goes after a while.
