@@ -132,17 +132,19 @@ func (m *Manager) recordOf(conn json.RawMessage, cluster Cluster, mk kube.Marked
 		name string
 		data any
 	}
+	mark := step{undoMark, markUndo{Kind: o.Kind, Name: o.Name}}
 	agent := step{undoAgent, agentUndo{Name: mk.Mark.Agent, Kind: o.Kind, Target: o.Name, Pod: o.Pod}}
 	shift := step{undoShift, shiftUndo{Shift: mk.Mark.Shift(o), Agent: mk.Mark.Agent, Available: min(1, mk.Mark.Replicas)}}
-	steps := []step{{undoMark, markUndo{Kind: o.Kind, Name: o.Name}}, agent, shift}
-	if mk.Mark.ScaleFirst {
-		steps[1], steps[2] = shift, agent
-	}
-	if mk.Mark.Restoring && mk.Mark.Agent == "" { // its own undo wrote it, and died: nothing else is left
-		steps = steps[:1]
-	}
-	if mk.Mark.New {
+	steps := []step{mark, agent, shift}
+	switch named := strings.TrimSpace(mk.Mark.Agent) != ""; {
+	case !named && !mk.Mark.Restoring:
+		return nil, fmt.Errorf("the mark of %s does not name its agent", o)
+	case !named: // its own undo wrote it, and died: nothing else is left
+		steps = []step{mark}
+	case mk.Mark.New:
 		steps = []step{{undoNew, newUndo{Name: o.Name, Agent: mk.Mark.Agent}}}
+	case mk.Mark.ScaleFirst:
+		steps = []step{mark, shift, agent}
 	}
 	for _, u := range steps {
 		st, err := undoStep(u.name, u.data)
@@ -150,9 +152,6 @@ func (m *Manager) recordOf(conn json.RawMessage, cluster Cluster, mk kube.Marked
 			return nil, err
 		}
 		rec.Steps = append(rec.Steps, st)
-	}
-	if strings.TrimSpace(mk.Mark.Agent) == "" && !mk.Mark.Restoring {
-		return nil, fmt.Errorf("the mark of %s does not name its agent", o)
 	}
 	return m.cfg.Ledger.Begin(rec)
 }
