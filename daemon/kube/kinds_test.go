@@ -199,14 +199,7 @@ func TestParkAndBack(t *testing.T) {
 	client := fake.NewClientset(pod, &service, policy)
 	c := onFake(client)
 	ctx := allow(t, c)
-	target, err := c.Resolve(ctx, Ref{Name: "web"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	mark, err := c.Mark(ctx, target, Mark{ID: "k3f9qz", Agent: agentName})
-	if err != nil {
-		t.Fatal(err)
-	}
+	target, mark := resolveMarked(ctx, t, c)
 	want := map[string]string{"app": "web", "role": "client"}
 	if !reflect.DeepEqual(mark.Parked, want) || mark.Pod != "web" {
 		t.Errorf("mark %+v, want parked %v", mark, want)

@@ -53,6 +53,20 @@ func (l *late) arrive(ctx context.Context) error {
 	return err
 }
 
+// resolveMarked resolves web, and marks it for the session of agentName.
+func resolveMarked(ctx context.Context, t *testing.T, c *Cluster) (*Target, Mark) {
+	t.Helper()
+	target, err := c.Resolve(ctx, Ref{Name: "web"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mark, err := c.Mark(ctx, target, Mark{ID: "k3f9qz", Agent: agentName})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return target, mark
+}
+
 // TestLateMark undoes a mark that the API server has not made yet.
 func TestLateMark(t *testing.T) {
 	client := newLate(t, deploymentOf("web"))
@@ -81,14 +95,7 @@ func TestLateShift(t *testing.T) {
 	client := newLate(t, web)
 	client.patch = &k8stesting.PatchActionImpl{} // not the mark
 	c, ctx := onFake(client), t.Context()
-	target, err := c.Resolve(ctx, Ref{Name: "web"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	mark, err := c.Mark(ctx, target, Mark{ID: "k3f9qz", Agent: agentName})
-	if err != nil {
-		t.Fatal(err)
-	}
+	target, mark := resolveMarked(ctx, t, c)
 	client.patch = nil
 	shift := mark.Shift(target.Object())
 	if err := c.Shift(ctx, shift, agentName); !errors.Is(err, errLost) {
@@ -144,14 +151,7 @@ func TestRemark(t *testing.T) {
 	client := fake.NewClientset(deploymentOf("web"))
 	versioned(t, client)
 	c, ctx := onFake(client), t.Context()
-	target, err := c.Resolve(ctx, Ref{Name: "web"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	mark, err := c.Mark(ctx, target, Mark{ID: "k3f9qz", Agent: agentName})
-	if err != nil {
-		t.Fatal(err)
-	}
+	target, mark := resolveMarked(ctx, t, c)
 	if got, err := c.Remark(ctx, target, mark); err != nil || got.Replicas != mark.Replicas {
 		t.Errorf("unchanged: %+v, %v", got, err)
 	}

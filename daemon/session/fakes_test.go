@@ -540,6 +540,15 @@ func (l *lab) process(at int) *proc {
 	return p
 }
 
+// die ends the process from outside: nothing of it has an effect any more.
+func (p *proc) die() {
+	close(p.gate.dead)
+	p.gate.mu.Lock()
+	p.gate.at = 1
+	p.gate.mu.Unlock()
+	p.end()
+}
+
 // end ends the process in order; a dead one is given up.
 func (p *proc) end() {
 	select {

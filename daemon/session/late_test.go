@@ -38,11 +38,7 @@ func TestLateRestoreLeavesAnotherSession(t *testing.T) {
 		p := l.process(0)
 		_, c := p.swap(t)
 		<-c.active
-		p.gate.mu.Lock()
-		p.gate.at = 1
-		p.gate.mu.Unlock()
-		close(p.gate.dead)
-		p.end()
+		p.die()
 
 		l.world.mu.Lock()
 		l.world.marks["web"] = "bob234" // with 0 replicas, as the first had

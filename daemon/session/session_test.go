@@ -87,12 +87,7 @@ func TestCrashOfTheReplay(t *testing.T) {
 			first := l.process(0)
 			_, c := first.swap(t)
 			<-c.active
-			// The process dies while the swap is active.
-			close(first.gate.dead)
-			first.gate.mu.Lock()
-			first.gate.at = 1
-			first.gate.mu.Unlock()
-			first.end()
+			first.die() // while the swap is active
 
 			second := l.process(at)
 			orphans, err := second.Replay(t.Context())
